@@ -1,0 +1,201 @@
+// troupe bench MODEL: the engine without HTTP, against this machine's limits measured in the same
+// run.
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "cli/bench_figures.hpp"
+#include "cli/commands.hpp"
+#include "cli/json_number.hpp"
+#include "cli/running_model.hpp"
+#include "cli/yaml_config.hpp"
+#include "kernels/machine_peak.hpp"
+
+namespace troupe::cli {
+namespace {
+
+struct bench_flags {
+  model_flags model;
+  std::int64_t prompt_tokens = 512;
+  std::int64_t max_tokens = 128;
+  std::int64_t concurrency = 1;
+  int repeat = 5;
+  std::string output = "text";
+};
+
+struct machine_limits {
+  double read_gb_per_s = 0.0;
+  double matmul_gflop_per_s = 0.0;
+};
+
+// One round: all sequences added together and run to their end.
+struct round_times {
+  double first_tokens_s = 0.0;  // until the last sequence had its first token
+  double decode_s = 0.0;        // from there to the end
+  std::int64_t decode_tokens = 0;
+  std::int64_t decode_steps = 0;
+  std::vector<double> ttft_s;  // one a sequence
+};
+
+using steady = std::chrono::steady_clock;
+
+base::result<void> add_sequences(engine::engine& on, const bench_flags& flags,
+                                 std::int64_t vocab_size, std::uint64_t round) {
+  std::mt19937_64 random(round);  // a fixed seed: every run of bench measures the same prompts
+  for (std::int64_t i = 0; i < flags.concurrency; ++i) {
+    engine::sequence_log log{.params = {.temperature = 0.0F,
+                                        .max_tokens = flags.max_tokens,
+                                        .ignore_eos = true,
+                                        .stop_token_ids = {}},
+                             .prompt_ids = {},
+                             .emitted_ids = {}};
+    for (std::int64_t token = 0; token < flags.prompt_tokens; ++token) {
+      const auto id = random() % static_cast<std::uint64_t>(vocab_size);
+      log.prompt_ids.push_back(static_cast<std::int32_t>(id));
+    }
+    TROUPE_TRY_VOID(on.add(std::move(log)));
+  }
+  return {};
+}
+
+base::result<round_times> run_round(engine::engine& on, const bench_flags& flags,
+                                    std::int64_t vocab_size, std::uint64_t round) {
+  round_times times;
+  TROUPE_TRY_VOID(add_sequences(on, flags, vocab_size, round));
+  const auto begin = steady::now();
+  const auto since = [&] { return std::chrono::duration<double>(steady::now() - begin).count(); };
+  std::map<base::sequence_id, bool> started;
+  while (!on.idle()) {
+    TROUPE_TRY(events, on.step());
+    const double now = since();
+    const bool decoding = times.first_tokens_s > 0.0;
+    if (decoding) ++times.decode_steps;
+    for (const engine::engine_event& event : events) {
+      if (event.failed) return tl::unexpected(*event.failed);
+      if (decoding) ++times.decode_tokens;
+      if (started.emplace(event.token.sequence, true).second) times.ttft_s.push_back(now);
+    }
+    if (!decoding && static_cast<std::int64_t>(started.size()) == flags.concurrency) {
+      times.first_tokens_s = now;
+    }
+  }
+  times.decode_s = since() - times.first_tokens_s;
+  return times;
+}
+
+machine_limits measure_machine(const opened_model& opened, int threads) {
+  kernels::thread_pool pool({.threads = threads});
+  return {.read_gb_per_s = kernels::measure_read_bandwidth(pool),
+          .matmul_gflop_per_s =
+              kernels::measure_matmul_peak(pool, opened.profile.path, opened.profile.weights)};
+}
+
+nlohmann::ordered_json json_of(const spread& of) {
+  return {{"median", nine_digits(of.median)},
+          {"min", nine_digits(of.min)},
+          {"max", nine_digits(of.max)}};
+}
+
+nlohmann::ordered_json figures(const bench_flags& flags, const opened_model& opened,
+                               const std::vector<round_times>& rounds,
+                               const machine_limits& limits) {
+  const work_model work(opened.config, size_of(opened.profile.weights),
+                        size_of(opened.profile.kv_cache));
+  const auto sequences = static_cast<double>(flags.concurrency);
+  std::vector<double> prefill;
+  std::vector<double> decode;
+  std::vector<double> ttft;
+  std::vector<double> bytes_per_s;
+  for (const round_times& times : rounds) {
+    prefill.push_back(sequences * static_cast<double>(flags.prompt_tokens) / times.first_tokens_s);
+    for (const double seconds : times.ttft_s) ttft.push_back(seconds * 1e3);
+    if (times.decode_steps == 0) continue;
+    decode.push_back(static_cast<double>(times.decode_tokens) / times.decode_s);
+    const std::int64_t context = flags.prompt_tokens + flags.max_tokens / 2;
+    bytes_per_s.push_back(work.decode_bytes(context, flags.concurrency) *
+                          static_cast<double>(times.decode_steps) / times.decode_s);
+  }
+  nlohmann::ordered_json out;
+  const spread prefill_spread = spread_of(prefill);
+  out["prefill_tokens_per_s"] = json_of(prefill_spread);
+  if (!decode.empty()) out["decode_tokens_per_s"] = json_of(spread_of(decode));
+  out["time_to_first_token_ms"] = json_of(spread_of(ttft));
+  if (!bytes_per_s.empty()) {
+    out["decode_read_bandwidth_share"] =
+        nine_digits(spread_of(bytes_per_s).median / (limits.read_gb_per_s * 1e9));
+  }
+  const double flop_per_token =
+      work.prefill_flop(flags.prompt_tokens) / static_cast<double>(flags.prompt_tokens);
+  out["prefill_matmul_share"] =
+      nine_digits(prefill_spread.median * flop_per_token / (limits.matmul_gflop_per_s * 1e9));
+  return out;
+}
+
+void print_text(const nlohmann::ordered_json& out) {
+  for (const auto& [name, value] : out.items()) std::cout << name << ": " << value.dump() << '\n';
+}
+
+exit_code run_bench(const bench_flags& flags) {
+  const auto opened = open_model(flags.model);
+  if (!opened) return report(opened.error());
+  const int ranks = flags.model.tensor_parallel_size * flags.model.pipeline_parallel_size;
+  const machine_limits limits = measure_machine(*opened, ranks * opened->threads_per_rank);
+  const auto running = start_model(
+      flags.model, *opened,
+      {.positions = flags.prompt_tokens + flags.max_tokens, .sequences = flags.concurrency});
+  if (!running) return report(running.error());
+  std::vector<round_times> rounds;
+  for (int round = 0; round <= flags.repeat; ++round) {  // the first warms up and is not counted
+    auto times = run_round(*running->engine, flags, opened->config.vocab_size,
+                           static_cast<std::uint64_t>(round));
+    if (!times) return report(times.error());
+    if (round > 0) rounds.push_back(*std::move(times));
+  }
+  nlohmann::ordered_json out;
+  out["machine"] = {{"read_bandwidth_gb_per_s", nine_digits(limits.read_gb_per_s)},
+                    {"matmul_peak_gflop_per_s",
+                     {{std::string(to_string(opened->profile.weights)),
+                       nine_digits(limits.matmul_gflop_per_s)}}}};
+  out["numerics"] = to_string(opened->profile);
+  out.update(figures(flags, *opened, rounds, limits));
+  out["peak_pss_bytes"] =
+      nlohmann::ordered_json::array({std::max(running->peak_pss_bytes, resident_pss_bytes())});
+  out["load_s"] = nine_digits(running->load_s);
+  if (flags.output == "json") {
+    std::cout << out.dump() << '\n';
+  } else {
+    print_text(out);
+  }
+  return std::cout.flush() ? exit_code::fine : exit_code::failed;
+}
+
+}  // namespace
+
+command add_bench(CLI::App& program) {
+  auto flags = std::make_shared<bench_flags>();
+  CLI::App* parser = program.add_subcommand("bench", "Measure the engine against this machine");
+  add_model_flags(*parser, flags->model);
+  parser->add_option("--prompt-tokens", flags->prompt_tokens, "tokens of each prompt")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 24))
+      ->capture_default_str();
+  parser->add_option("--max-tokens", flags->max_tokens, "tokens generated for each prompt")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 24))
+      ->capture_default_str();
+  parser->add_option("--concurrency", flags->concurrency, "sequences at once")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1024}))
+      ->capture_default_str();
+  parser->add_option("--repeat", flags->repeat, "counted rounds, after one that is not")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  parser->add_option("--output", flags->output, "what stdout gets")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  add_sources(*parser);
+  return {parser, [flags] { return run_bench(*flags); }};
+}
+
+}  // namespace troupe::cli

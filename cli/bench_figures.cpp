@@ -1,0 +1,58 @@
+#include "cli/bench_figures.hpp"
+
+#include <algorithm>
+
+#include "base/check.hpp"
+
+namespace troupe::cli {
+
+work_model::work_model(const models::model_config& config, std::size_t bytes_per_weight,
+                       std::size_t bytes_per_kv_element)
+    : bytes_per_weight_(static_cast<double>(bytes_per_weight)),
+      bytes_per_kv_element_(static_cast<double>(bytes_per_kv_element)) {
+  for (const auto& window : config.sliding_window) windows_.push_back(window.value_or(0));
+  const auto layers = static_cast<double>(config.num_hidden_layers);
+  const auto hidden = static_cast<double>(config.hidden_size);
+  const auto head_dim = static_cast<double>(config.head_dim);
+  query_elements_ = static_cast<double>(config.num_attention_heads) * head_dim;
+  kv_elements_ = 2.0 * static_cast<double>(config.num_key_value_heads) * head_dim;
+  const double attention = hidden * (2.0 * query_elements_ + kv_elements_);
+  const double mlp = 3.0 * hidden * static_cast<double>(config.intermediate_size);
+  layer_weights_ = layers * (attention + mlp);
+  output_weights_ = static_cast<double>(config.vocab_size) * hidden;
+}
+
+double work_model::seen(std::int64_t tokens) const {
+  double positions = 0.0;
+  for (const std::int64_t window : windows_) {
+    const std::int64_t full = window == 0 ? tokens : std::min(tokens, window);
+    positions += static_cast<double>(full) * static_cast<double>(full + 1) / 2.0 +
+                 static_cast<double>(tokens - full) * static_cast<double>(full);
+  }
+  return positions;
+}
+
+double work_model::prefill_flop(std::int64_t tokens) const {
+  return 2.0 * layer_weights_ * static_cast<double>(tokens) + 2.0 * output_weights_ +
+         4.0 * query_elements_ * seen(tokens);
+}
+
+double work_model::decode_bytes(std::int64_t context, std::int64_t sequences) const {
+  double positions = 0.0;
+  for (const std::int64_t window : windows_) {
+    positions += static_cast<double>(window == 0 ? context : std::min(context, window));
+  }
+  return (layer_weights_ + output_weights_) * bytes_per_weight_ +
+         positions * static_cast<double>(sequences) * kv_elements_ * bytes_per_kv_element_;
+}
+
+spread spread_of(std::vector<double> values) {
+  TROUPE_CHECK(!values.empty());
+  std::sort(values.begin(), values.end());
+  const std::size_t middle = values.size() / 2;
+  const double median =
+      values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2.0;
+  return {median, values.front(), values.back()};
+}
+
+}  // namespace troupe::cli

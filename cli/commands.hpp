@@ -1,0 +1,23 @@
+// The commands, one source file each. A command adds its flags to the program's parser; the
+// function it returns runs after a successful parse.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+#include "cli/exit_code.hpp"
+
+namespace troupe::cli {
+
+using command_body = std::function<exit_code()>;
+
+struct command {
+  CLI::App* parser = nullptr;  // owned by the program's parser
+  command_body run;
+};
+
+[[nodiscard]] command add_generate(CLI::App& program);
+[[nodiscard]] command add_inspect(CLI::App& program);
+[[nodiscard]] command add_bench(CLI::App& program);
+
+}  // namespace troupe::cli

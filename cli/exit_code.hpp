@@ -1,0 +1,42 @@
+// What the process returns, and the one line it prints before.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+
+#include "base/error.hpp"
+
+namespace troupe::cli {
+
+enum class exit_code : int { fine = 0, failed = 1, usage = 2, refused_input = 3, lost_gang = 4 };
+
+// Input that can never work (a model, a manifest) is refused; what may work later has failed.
+[[nodiscard]] constexpr exit_code exit_code_of(base::error_code code) noexcept {
+  switch (code) {
+    case base::error_code::invalid_argument:
+    case base::error_code::not_found:
+    case base::error_code::unimplemented:
+    case base::error_code::data_loss:
+      return exit_code::refused_input;
+    default:
+      return exit_code::failed;
+  }
+}
+
+// Prints "troupe: <message> [<code>]" on stderr and gives the exit code.
+inline exit_code report(const base::error& error, exit_code code) {
+  const std::string name(base::to_string(error.code));
+  std::fprintf(stderr, "troupe: %s [%s]\n", error.message.c_str(), name.c_str());
+  return code;
+}
+inline exit_code report(const base::error& error) {
+  return report(error, exit_code_of(error.code));
+}
+// A flag or key that cannot be: always exit code 2.
+inline exit_code report_usage(const std::string& message) {
+  std::fprintf(stderr, "troupe: %s [invalid_argument]\n", message.c_str());
+  return exit_code::usage;
+}
+
+}  // namespace troupe::cli

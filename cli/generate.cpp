@@ -1,0 +1,241 @@
+// troupe generate MODEL: one request, no server.
+#include <charconv>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/entropy.hpp"
+#include "cli/commands.hpp"
+#include "cli/generation.hpp"
+#include "cli/json_number.hpp"
+#include "cli/running_model.hpp"
+#include "cli/yaml_config.hpp"
+
+namespace troupe::cli {
+namespace {
+
+struct generate_limits {
+  static constexpr std::size_t prompt_bytes_max = std::size_t{16} << 20;
+  static constexpr std::uint32_t choices_max = 128;
+};
+
+struct generate_flags {
+  model_flags model;
+  std::string prompt;
+  std::string prompt_file;
+  std::string prompt_token_ids;
+  std::int64_t max_tokens = 128;
+  float temperature = 0.0F;
+  float top_p = 1.0F;
+  std::int32_t top_k = 0;
+  std::string seed;  // empty: drawn
+  std::uint32_t n = 1;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+  std::int32_t logprobs = -1;
+  std::string output = "text";
+};
+
+base::result<std::vector<std::int32_t>> parse_ids(const std::string& list) {
+  std::vector<std::int32_t> ids;
+  const char* at = list.data();
+  const char* const end = at + list.size();
+  while (at != end) {
+    std::int32_t id = 0;
+    const auto [stop, problem] = std::from_chars(at, end, id);
+    if (problem != std::errc() || (stop != end && *stop != ',') || stop + 1 == end) {
+      return base::fail(base::error_code::invalid_argument, "cli",
+                        "--prompt-token-ids: not a list like 1,2,3 at character " +
+                            std::to_string(at - list.data() + 1));
+    }
+    ids.push_back(id);
+    at = stop == end ? end : stop + 1;
+  }
+  return ids;
+}
+
+base::result<std::string> read_prompt_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    return base::fail(base::error_code::invalid_argument, "cli",
+                      "--prompt-file: cannot open " + path);
+  }
+  std::string text(generate_limits::prompt_bytes_max + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  if (text.size() > generate_limits::prompt_bytes_max) {
+    return base::fail(base::error_code::invalid_argument, "cli",
+                      "--prompt-file: " + path + " is larger than 16 MiB");
+  }
+  return text;
+}
+
+// A request's seed, or one drawn now: from here on nothing is random.
+base::result<std::uint64_t> resolve_seed(const std::string& text) {
+  if (text.empty()) return base::draw_seed();
+  std::uint64_t seed = 0;
+  const auto [stop, problem] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (problem != std::errc() || stop != text.data() + text.size()) {
+    return base::fail(base::error_code::invalid_argument, "cli",
+                      "--seed is \"" + text + "\", allowed: 0 to 18446744073709551615");
+  }
+  return seed;
+}
+
+nlohmann::ordered_json logprob_json(const engine::sampled_token& token) {
+  nlohmann::ordered_json top = nlohmann::ordered_json::array();
+  for (const engine::token_logprob& entry : token.top) {
+    top.push_back({{"token_id", entry.token_id},
+                   {"logprob", nine_digits(static_cast<double>(entry.logprob))}});
+  }
+  return {{"token_id", token.token_id},
+          {"logprob", nine_digits(static_cast<double>(token.logprob))},
+          {"top", std::move(top)}};
+}
+
+void print_json(const generation_request& request, const generation& made, double load_s) {
+  nlohmann::ordered_json choices = nlohmann::ordered_json::array();
+  for (std::size_t i = 0; i < made.choices.size(); ++i) {
+    const generated_choice& choice = made.choices[i];
+    nlohmann::ordered_json ids = nlohmann::ordered_json::array();
+    for (const engine::sampled_token& token : choice.tokens) ids.push_back(token.token_id);
+    nlohmann::ordered_json entry = {{"index", i},
+                                    {"token_ids", std::move(ids)},
+                                    {"text", choice.text},
+                                    {"finish_reason", to_string(choice.finish)}};
+    if (request.params.logprobs >= 0) {
+      entry["logprobs"] = nlohmann::ordered_json::array();
+      for (const engine::sampled_token& token : choice.tokens) {
+        entry["logprobs"].push_back(logprob_json(token));
+      }
+    }
+    choices.push_back(std::move(entry));
+  }
+  const nlohmann::ordered_json output = {{"prompt_token_ids", request.prompt_ids},
+                                         {"choices", std::move(choices)},
+                                         {"seed", request.params.seed},
+                                         {"timings",
+                                          {{"load_s", nine_digits(load_s)},
+                                           {"prefill_s", nine_digits(made.prefill_s)},
+                                           {"decode_s", nine_digits(made.decode_s)}}}};
+  std::cout << output.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
+}
+
+// The tokenizer where the folder has one; token ids alone do without.
+base::result<std::unique_ptr<text::tokenizer>> open_tokenizer(const generate_flags& flags) {
+  auto opened = text::tokenizer::open(flags.model.model);
+  if (opened) return std::make_unique<text::tokenizer>(std::move(*opened));
+  const bool needed =
+      flags.prompt_token_ids.empty() || flags.output == "text" || !flags.stop.empty();
+  if (opened.error().code == base::error_code::not_found && !needed) {
+    return std::unique_ptr<text::tokenizer>();
+  }
+  return tl::unexpected(std::move(opened).error());
+}
+
+base::result<generation_request> make_request(const generate_flags& flags,
+                                              const text::tokenizer* tokenizer,
+                                              std::uint64_t seed) {
+  generation_request request{.params = {.temperature = flags.temperature,
+                                        .top_p = flags.top_p,
+                                        .top_k = flags.top_k,
+                                        .seed = seed,
+                                        .max_tokens = flags.max_tokens,
+                                        .ignore_eos = flags.ignore_eos,
+                                        .stop_token_ids = {},
+                                        .logprobs = flags.logprobs},
+                             .prompt_ids = {},
+                             .choices = flags.n,
+                             .stop = flags.stop,
+                             .tokenizer = tokenizer,
+                             .on_text = {}};
+  if (!flags.prompt_token_ids.empty()) {
+    TROUPE_TRY(ids, parse_ids(flags.prompt_token_ids));
+    request.prompt_ids = std::move(ids);
+  } else {
+    std::string prompt = flags.prompt;
+    if (!flags.prompt_file.empty()) {
+      TROUPE_TRY(text, read_prompt_file(flags.prompt_file));
+      prompt = std::move(text);
+    }
+    TROUPE_TRY(ids, tokenizer->encode(prompt, {}));
+    request.prompt_ids = std::move(ids);
+  }
+  return request;
+}
+
+exit_code run_generate(const generate_flags& flags) {
+  const auto seed = resolve_seed(flags.seed);
+  if (!seed) return report(seed.error(), exit_code::usage);
+  const auto opened = open_model(flags.model);
+  if (!opened) return report(opened.error());
+  const auto tokenizer = open_tokenizer(flags);
+  if (!tokenizer) return report(tokenizer.error());
+  auto request = make_request(flags, tokenizer->get(), *seed);
+  if (!request) return report(request.error(), exit_code::usage);
+  const auto prompt_tokens = static_cast<std::int64_t>(request->prompt_ids.size());
+  auto running = start_model(flags.model, *opened,
+                             {.positions = prompt_tokens + flags.max_tokens,
+                              .sequences = static_cast<std::int64_t>(flags.n)});
+  if (!running) return report(running.error());
+  const bool streams = flags.output == "text" && flags.n == 1;
+  if (streams) {
+    request->on_text = [](const std::string& text) { std::cout << text << std::flush; };
+  }
+  const auto made = run_generation(*running->engine, *request);
+  if (!made) {
+    const bool usage = made.error().code == base::error_code::invalid_argument;
+    return report(made.error(), usage ? exit_code::usage : exit_code_of(made.error().code));
+  }
+  if (flags.output == "json") {
+    print_json(*request, *made, running->load_s);
+  } else if (streams) {
+    std::cout << '\n';
+  } else {
+    for (const generated_choice& choice : made->choices) std::cout << choice.text << '\n';
+  }
+  return std::cout.flush() ? exit_code::fine : exit_code::failed;
+}
+
+}  // namespace
+
+command add_generate(CLI::App& program) {
+  auto flags = std::make_shared<generate_flags>();
+  CLI::App* parser =
+      program.add_subcommand("generate", "Generate without a server: text on stdout");
+  add_model_flags(*parser, flags->model);
+  CLI::Option_group* prompt = parser->add_option_group("prompt", "exactly one");
+  prompt->add_option("--prompt", flags->prompt, "text");
+  prompt->add_option("--prompt-file", flags->prompt_file, "file with the text")->type_name("FILE");
+  prompt->add_option("--prompt-token-ids", flags->prompt_token_ids, "1,2,3")->type_name("IDS");
+  prompt->require_option(1);
+  parser->add_option("--max-tokens", flags->max_tokens, "tokens to generate at most")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 28))
+      ->capture_default_str();
+  parser->add_option("--temperature", flags->temperature, "0 (greedy) to 2")
+      ->check(CLI::Range(0.0, 2.0))
+      ->capture_default_str();
+  parser->add_option("--top-p", flags->top_p, "above 0, up to 1 (off)")
+      ->check(CLI::Range(1e-9, 1.0))
+      ->capture_default_str();
+  parser->add_option("--top-k", flags->top_k, "0 is off")
+      ->check(CLI::Range(0, 1 << 22))
+      ->capture_default_str();
+  parser->add_option("--seed", flags->seed, "of the sampling [drawn]")->type_name("UINT64");
+  parser->add_option("--n", flags->n, "choices")
+      ->check(CLI::Range(std::uint32_t{1}, generate_limits::choices_max))
+      ->capture_default_str();
+  parser->add_option("--stop", flags->stop, "string that ends the answer; may be given again")
+      ->allow_extra_args(false);
+  parser->add_flag("--ignore-eos", flags->ignore_eos, "go on past the model's end token");
+  parser->add_option("--logprobs", flags->logprobs, "0 to 20 alternatives a token, in the JSON")
+      ->check(CLI::Range(0, engine::sampling_limits::logprobs_max));
+  parser->add_option("--output", flags->output, "what stdout gets")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  add_sources(*parser);
+  return {parser, [flags] { return run_generate(*flags); }};
+}
+
+}  // namespace troupe::cli

@@ -1,0 +1,130 @@
+#include "cli/model_flags.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <thread>
+#include <utility>
+
+#include "cli/yaml_config.hpp"
+#include "models/placement.hpp"
+
+namespace troupe::cli {
+namespace {
+
+using kernels::dtype;
+
+void add_engine_flags(CLI::App& parser, model_flags& flags) {
+  parser
+      .add_option("--max-model-len", flags.max_model_len,
+                  "positions of one sequence, prompt and answer [the model's]")
+      ->check(CLI::Range(std::int64_t{2}, models::config_limits::max_position_embeddings_max));
+  parser.add_option("--max-num-seqs", flags.max_num_seqs, "sequences computed at once")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1024}))
+      ->capture_default_str();
+  parser.add_option("--max-num-batched-tokens", flags.max_num_batched_tokens, "tokens a step")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{65536}))
+      ->capture_default_str();
+  parser
+      .add_option("--long-prefill-token-threshold", flags.long_prefill_token_threshold,
+                  "tokens of one prompt a step [--max-num-batched-tokens]")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{65536}));
+  parser
+      .add_option("--kv-cache-memory", flags.kv_cache_memory,
+                  "bytes of KV cache a rank, e.g. 512M or 4G [what the command needs]")
+      ->check(CLI::AsSizeValue(false))
+      ->type_name("BYTES");
+  parser.add_option("--block-size", flags.block_size, "tokens a KV block")
+      ->check(CLI::IsMember({16}))
+      ->capture_default_str();
+}
+
+base::result<dtype> resolve_dtype(const model_flags& flags, const models::model_config& config) {
+  if (flags.dtype == "float32") return dtype::float32;
+  if (flags.dtype == "bfloat16") return dtype::bfloat16;
+  if (flags.dtype != "auto") {
+    return base::fail(
+        base::error_code::unimplemented, "cli",
+        "--dtype " + flags.dtype + " is not in this build yet; auto, float32 and bfloat16 are");
+  }
+  // A float16 checkpoint runs as bfloat16, which has no kernel-side range to overflow.
+  return config.dtype == "float32" ? dtype::float32 : dtype::bfloat16;
+}
+
+base::result<kernels::instruction_path> resolve_path(const model_flags& flags, dtype type) {
+  const auto supported = kernels::supported_paths(type);
+  std::string names;
+  for (const auto path : supported) {
+    if (flags.numerics == "auto" || flags.numerics == to_string(path)) return path;
+    names += (names.empty() ? "" : ", ") + std::string(to_string(path));
+  }
+  return base::fail(base::error_code::failed_precondition, "cli",
+                    "--numerics " + flags.numerics + " does not run here for " +
+                        std::string(to_string(type)) + "; this machine has " +
+                        (names.empty() ? "no path (AVX2 is the least)" : names));
+}
+
+}  // namespace
+
+void add_model_flags(CLI::App& parser, model_flags& flags) {
+  parser.add_option("MODEL", flags.model, "Hugging Face folder")->required();
+  parser
+      .add_option("--tensor-parallel-size", flags.tensor_parallel_size, "ranks that share layers")
+      ->check(CLI::IsMember({1, 2, 4, 8}))
+      ->capture_default_str();
+  parser.add_option("--pipeline-parallel-size", flags.pipeline_parallel_size, "stages of layers")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  parser.add_option("--ranks", flags.ranks, "threads of this process (processes come with serve)")
+      ->check(CLI::IsMember({"threads"}))
+      ->capture_default_str();
+  parser.add_option("--threads-per-rank", flags.threads_per_rank, "[cores / ranks]")
+      ->check(CLI::Range(1, 1024));
+  parser.add_option("--dtype", flags.dtype, "weights and activations")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "int8", "int4"}))
+      ->capture_default_str();
+  parser.add_option("--kv-cache-dtype", flags.kv_cache_dtype, "K and V; auto: the weights'")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
+      ->capture_default_str();
+  parser.add_option("--numerics", flags.numerics, "instruction path, to which the bits belong")
+      ->check(CLI::IsMember({"auto", "amx_bf16", "avx512_bf16", "avx512", "avx2"}))
+      ->capture_default_str();
+  parser.add_option("--device", flags.device, "where to compute")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  parser.add_option("--log-level", flags.log_level, "what stderr gets")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
+      ->capture_default_str();
+  add_engine_flags(parser, flags);
+}
+
+base::result<opened_model> open_model(const model_flags& flags) {
+  if (flags.device == "cuda") {
+    return base::fail(base::error_code::unimplemented, "cli",
+                      "--device cuda is not in this build; cpu is");
+  }
+  if (flags.model == "demo" && !std::filesystem::exists("demo")) {
+    return base::fail(base::error_code::unimplemented, "cli",
+                      "the embedded demo model is not in this build; give a Hugging Face folder");
+  }
+  TROUPE_TRY(config, models::read_config(flags.model));
+  const int ranks = flags.tensor_parallel_size * flags.pipeline_parallel_size;
+  TROUPE_TRY_VOID(models::check_placement(
+      config, {.tp_size = flags.tensor_parallel_size, .pp_size = flags.pipeline_parallel_size}));
+  TROUPE_TRY(type, resolve_dtype(flags, config));
+  TROUPE_TRY(path, resolve_path(flags, type));
+  TROUPE_TRY(files, models::checkpoint::open(flags.model));
+  opened_model opened{.files = std::move(files),
+                      .config = std::move(config),
+                      .profile = {.path = path, .weights = type, .kv_cache = type}};
+  if (flags.kv_cache_dtype == "float32") opened.profile.kv_cache = dtype::float32;
+  if (flags.kv_cache_dtype == "bfloat16") opened.profile.kv_cache = dtype::bfloat16;
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  opened.threads_per_rank =
+      flags.threads_per_rank > 0 ? flags.threads_per_rank : std::max(1, cores / ranks);
+  if (!flags.kv_cache_memory.empty()) {
+    opened.kv_cache_bytes = std::stoll(flags.kv_cache_memory);  // AsSizeValue left digits only
+  }
+  return opened;
+}
+
+}  // namespace troupe::cli

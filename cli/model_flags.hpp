@@ -1,0 +1,50 @@
+// The flags that every command with a model shares, and what they resolve to.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+
+#include "base/error.hpp"
+#include "kernels/numerics.hpp"
+#include "models/checkpoint.hpp"
+#include "models/config.hpp"
+
+namespace troupe::cli {
+
+struct model_flags {
+  std::string model;
+  std::string dtype = "auto";
+  std::string kv_cache_dtype = "auto";
+  std::string numerics = "auto";
+  std::string device = "auto";
+  std::string ranks = "threads";
+  int tensor_parallel_size = 1;
+  int pipeline_parallel_size = 1;
+  int threads_per_rank = 0;  // 0: cores / ranks
+  std::int64_t max_model_len = 0;
+  std::int64_t max_num_seqs = 16;
+  std::int64_t max_num_batched_tokens = 512;
+  std::int64_t long_prefill_token_threshold = 0;  // 0: max_num_batched_tokens
+  std::string kv_cache_memory;  // bytes, with K, M or G; empty: what the command needs
+  std::int64_t block_size = 16;
+  std::string log_level = "info";
+};
+
+// Adds MODEL and the flags, with environment variables and --config.
+void add_model_flags(CLI::App& parser, model_flags& flags);
+
+// A model folder that was opened and checked, not loaded.
+struct opened_model {
+  models::checkpoint files;
+  models::model_config config;
+  kernels::numerics_profile profile;
+  int threads_per_rank = 1;
+  std::int64_t kv_cache_bytes = 0;  // a rank; 0: what the command needs
+};
+
+// Errors: those of read_config and checkpoint::open; failed_precondition (no such instruction
+// path).
+[[nodiscard]] base::result<opened_model> open_model(const model_flags& flags);
+
+}  // namespace troupe::cli

@@ -1,0 +1,85 @@
+# Targets of this project: one static library a folder, one test program a folder of tests.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+option(TROUPE_CCACHE "compile through ccache where it is installed" ON)
+if(TROUPE_CCACHE)
+  find_program(TROUPE_CCACHE_PROGRAM ccache)
+  if(TROUPE_CCACHE_PROGRAM)
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${TROUPE_CCACHE_PROGRAM}")
+  endif()
+endif()
+find_program(TROUPE_MOLD mold)
+if(TROUPE_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+set(TROUPE_SANITIZE "" CACHE STRING "sanitizers, e.g. address,undefined or thread")
+if(TROUPE_SANITIZE)
+  add_compile_options(
+    -fsanitize=${TROUPE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${TROUPE_SANITIZE})
+endif()
+
+add_library(troupe_options INTERFACE)
+target_compile_options(troupe_options INTERFACE
+  -Wall -Wextra -Wconversion -Wshadow -Wnon-virtual-dtor -Werror=return-type
+  # Same bits whatever the compiler contracts: multiply-add only where it is written.
+  -ffp-contract=off
+  # __FILE__ is the path from the root: the same message and binary wherever it was built.
+  "-fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=")
+target_compile_definitions(troupe_options INTERFACE _GLIBCXX_ASSERTIONS)
+target_include_directories(troupe_options INTERFACE "${CMAKE_SOURCE_DIR}")
+option(TROUPE_WERROR "warnings are errors" OFF)
+if(TROUPE_WERROR)
+  target_compile_options(troupe_options INTERFACE -Werror)
+endif()
+
+# troupe_library(<folder> [EXCLUDE regex] DEPS <targets>): libtroupe_<folder>.a, alias
+# troupe::<folder>, of every *.cpp below except benchmarks (*_bench.cpp) and mains (*_main.cpp).
+function(troupe_library name)
+  cmake_parse_arguments(ARG "" "EXCLUDE" "DEPS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS "*.cpp")
+  list(FILTER sources EXCLUDE REGEX "_(bench|main)\\.cpp$")
+  if(ARG_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX "${ARG_EXCLUDE}")
+  endif()
+  if(sources)
+    add_library(troupe_${name} STATIC ${sources})
+    target_link_libraries(troupe_${name} PUBLIC troupe_options ${ARG_DEPS})
+  else()  # a folder of headers only
+    add_library(troupe_${name} INTERFACE)
+    target_link_libraries(troupe_${name} INTERFACE troupe_options ${ARG_DEPS})
+  endif()
+  add_library(troupe::${name} ALIAS troupe_${name})
+  set_property(GLOBAL APPEND PROPERTY TROUPE_LIBRARIES troupe::${name})
+endfunction()
+
+# troupe_test(<folder> [LABELS ...] DEPS <targets>): one GoogleTest program of all *_test.cpp here.
+function(troupe_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "LABELS;DEPS" ${ARGN})
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS "*.cpp")
+  if(NOT sources)
+    return()  # a folder of tests that has none yet
+  endif()
+  add_executable(${name}_tests ${sources})
+  target_link_libraries(${name}_tests PRIVATE
+    ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${name}_tests PRIVATE TROUPE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  gtest_discover_tests(${name}_tests TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST
+    PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+endfunction()

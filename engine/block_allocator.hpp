@@ -1,0 +1,33 @@
+// Which cache blocks are free: one allocator a KV group, the same decisions for every rank.
+//
+//   block_allocator blocks(128);
+//   if (auto block = blocks.take()) table.push_back(*block);
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace troupe::engine {
+
+class block_allocator {
+ public:
+  explicit block_allocator(std::int64_t blocks);
+
+  // A free block, or none. Cost: O(1).
+  [[nodiscard]] std::optional<std::int32_t> take();
+  void give_back(std::int32_t block);
+
+  [[nodiscard]] std::int64_t free_blocks() const noexcept {
+    return static_cast<std::int64_t>(free_.size());
+  }
+  [[nodiscard]] std::int64_t blocks() const noexcept {
+    return static_cast<std::int64_t>(taken_.size());
+  }
+
+ private:
+  std::vector<std::int32_t> free_;  // last in, first out: warm blocks are reused first
+  std::vector<bool> taken_;
+};
+
+}  // namespace troupe::engine

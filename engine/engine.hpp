@@ -1,0 +1,75 @@
+// The step loop: sequences in, tokens out, one step at a time.
+//
+// add() admits a log (new, or one that has already emitted tokens: it continues with the same
+// bits); step() plans, runs and returns what was emitted. The engine owns each sequence's log until
+// it ends or is removed. One thread.
+//
+//   engine::engine engine(executor, {.planner = ..., .eos_token_ids = config.eos_token_ids});
+//   TROUPE_TRY(id, engine.add({.params = params, .prompt_ids = ids}));
+//   while (!engine.idle()) { TROUPE_TRY(events, engine.step()); ... }
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/ids.hpp"
+#include "engine/executor.hpp"
+#include "engine/planner.hpp"
+
+namespace troupe::engine {
+
+struct engine_options {
+  planner_options planner;
+  std::vector<std::int32_t> eos_token_ids = {};
+  std::int64_t max_model_len = 0;       // positions of one sequence
+  std::int64_t vocab_size = 0;          // prompt ids are checked against it
+  std::int64_t max_queued_seqs = 1024;  // sequences admitted and not ended; more are refused
+};
+
+// One token of one sequence, in the order of emission.
+struct engine_event {
+  sampled_token token;
+  std::optional<finish_reason> finished;
+  // Set instead of a token when the sequence failed (logits that are not numbers); it is gone.
+  std::optional<base::error> failed;
+};
+
+class engine {
+ public:
+  // Lifetime: the executor outlives the engine.
+  engine(executor& ranks, engine_options options);
+
+  // Errors: invalid_argument (parameter, empty prompt, token id outside the vocabulary, prompt
+  // longer than max_model_len - 1), resource_exhausted (queue full; or more positions than the pool
+  // holds).
+  [[nodiscard]] base::result<base::sequence_id> add(sequence_log log);
+
+  // Ends a sequence between steps. False: it is not there (any more).
+  bool remove(base::sequence_id id);
+
+  [[nodiscard]] bool idle() const noexcept { return planner_.sequences() == 0; }
+
+  // Errors: those of the executor; after one the engine is dead, the logs are still there.
+  [[nodiscard]] base::result<std::vector<engine_event>> step();
+
+  // The log of a sequence that has not ended; nullptr when it has.
+  [[nodiscard]] const sequence_log* log(base::sequence_id id) noexcept;
+
+  [[nodiscard]] std::uint64_t steps() const noexcept { return steps_; }
+  [[nodiscard]] std::uint64_t preemptions() const noexcept { return planner_.preemptions(); }
+  [[nodiscard]] std::int64_t free_blocks() const noexcept { return planner_.free_blocks(); }
+
+ private:
+  [[nodiscard]] base::result<void> check(const sequence_log& log) const;
+  [[nodiscard]] engine_event accept(sampled_token token);
+
+  executor& ranks_;
+  engine_options options_;
+  planner planner_;
+  std::uint64_t next_id_ = 1;
+  std::uint64_t steps_ = 0;
+};
+
+}  // namespace troupe::engine

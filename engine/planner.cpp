@@ -1,0 +1,161 @@
+#include "engine/planner.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.hpp"
+#include "kernels/ops.hpp"
+
+namespace troupe::engine {
+namespace {
+
+constexpr std::int32_t no_block = -1;
+
+std::int64_t blocks_for(std::int64_t positions) {
+  return (positions + kernels::kv_block_tokens - 1) / kernels::kv_block_tokens;
+}
+
+}  // namespace
+
+planner::planner(planner_options options) : options_(std::move(options)) {
+  TROUPE_CHECK(options_.max_num_batched_tokens >= 1 && options_.max_num_seqs >= 1);
+  TROUPE_CHECK(options_.prefill_chunk >= 1 && !options_.groups.empty());
+  for (std::size_t i = 0; i < options_.groups.size(); ++i) {
+    allocators_.emplace_back(options_.blocks_per_group);
+  }
+}
+
+std::int64_t planner::blocks_needed(std::int64_t positions) const noexcept {
+  // Blocks out of the window are given back only between steps, so a sliding group holds its window
+  // and one chunk; counting every position is right for full attention and safe for the others.
+  return blocks_for(positions);
+}
+
+void planner::add(std::unique_ptr<live_sequence> sequence) {
+  sequence->block_tables.resize(options_.groups.size());
+  sequences_.push_back(std::move(sequence));
+}
+
+live_sequence* planner::find(base::sequence_id id) noexcept {
+  for (const auto& sequence : sequences_) {
+    if (sequence->id == id) return sequence.get();
+  }
+  return nullptr;
+}
+
+bool planner::remove(base::sequence_id id) {
+  const auto found = std::find_if(sequences_.begin(), sequences_.end(),
+                                  [id](const auto& sequence) { return sequence->id == id; });
+  if (found == sequences_.end()) return false;
+  release(**found);
+  sequences_.erase(found);
+  return true;
+}
+
+std::int64_t planner::free_blocks() const noexcept {
+  std::int64_t least = options_.blocks_per_group;
+  for (const block_allocator& allocator : allocators_) {
+    least = std::min(least, allocator.free_blocks());
+  }
+  return least;
+}
+
+bool planner::reserve(live_sequence& sequence, std::int64_t positions) {
+  const auto wanted = static_cast<std::size_t>(blocks_for(positions));
+  for (std::size_t group = 0; group < allocators_.size(); ++group) {
+    auto& table = sequence.block_tables[group];
+    while (table.size() < wanted) {
+      const std::optional<std::int32_t> block = allocators_[group].take();
+      if (!block) return false;  // what was taken stays with the sequence and is used or released
+      table.push_back(*block);
+    }
+  }
+  return true;
+}
+
+void planner::drop_out_of_window(live_sequence& sequence) {
+  for (std::size_t group = 0; group < allocators_.size(); ++group) {
+    const auto window = options_.groups[group].visible();
+    if (!window) continue;
+    // The next query stands at `computed` and sees positions above computed - window.
+    const std::int64_t unseen = std::max<std::int64_t>(0, sequence.computed - *window + 1);
+    auto& table = sequence.block_tables[group];
+    const auto whole =
+        std::min(static_cast<std::size_t>(unseen / kernels::kv_block_tokens), table.size());
+    for (std::size_t i = whole; i-- > 0 && table[i] != no_block;) {
+      allocators_[group].give_back(table[i]);
+      table[i] = no_block;
+    }
+  }
+}
+
+void planner::release(live_sequence& sequence) {
+  for (std::size_t group = 0; group < allocators_.size(); ++group) {
+    for (const std::int32_t block : sequence.block_tables[group]) {
+      if (block != no_block) allocators_[group].give_back(block);
+    }
+    sequence.block_tables[group].clear();
+  }
+  sequence.computed = 0;
+}
+
+planned_rows planner::plan_rows(live_sequence& sequence, std::int64_t tokens) const {
+  planned_rows rows;
+  rows.sequence = sequence.id;
+  rows.first_position = sequence.computed;
+  rows.prompt_length = static_cast<std::int64_t>(sequence.log.prompt_ids.size());
+  for (std::int64_t i = 0; i < tokens; ++i) {
+    rows.token_ids.push_back(sequence.log.token(sequence.computed + i));
+  }
+  rows.block_tables = sequence.block_tables;
+  sequence.computed += tokens;
+  if (sequence.computed == sequence.log.size()) {
+    const sampling_params& params = sequence.log.params;
+    rows.sample = sample_request{.row = {.temperature = params.temperature,
+                                         .seed = params.seed,
+                                         .choice = params.choice,
+                                         .token_index = sequence.log.emitted_ids.size()},
+                                 .top_p = params.top_p,
+                                 .top_k = params.top_k,
+                                 .logprobs = params.logprobs};
+  }
+  return rows;
+}
+
+step_plan planner::next(base::epoch_id epoch) {
+  step_plan plan{.epoch = epoch, .step = steps_++, .sequences = {}};
+  std::int64_t budget = options_.max_num_batched_tokens;
+  for (std::size_t i = 0; i < sequences_.size() && budget > 0; ++i) {
+    if (static_cast<std::int64_t>(plan.sequences.size()) == options_.max_num_seqs) break;
+    live_sequence& sequence = *sequences_[i];
+    drop_out_of_window(
+        sequence);  // before this step's rows: within a step nobody else may write there
+    // Later sequences that are decoding keep a token of the budget each, so that a long prompt
+    // never stops them.
+    std::int64_t decoding_later = 0;
+    for (std::size_t j = i + 1; j < sequences_.size(); ++j) {
+      const live_sequence& later = *sequences_[j];
+      if (later.computed > 0 && later.log.size() - later.computed == 1) ++decoding_later;
+    }
+    const std::int64_t left = sequence.log.size() - sequence.computed;
+    const std::int64_t room = std::max<std::int64_t>(1, budget - decoding_later);
+    const std::int64_t tokens = std::min({left, room, options_.prefill_chunk, budget});
+    while (!reserve(sequence, sequence.computed + tokens) && i + 1 < sequences_.size()) {
+      // Take the youngest one's blocks; younger ones than this are not planned yet.
+      auto holder = std::find_if(
+          sequences_.rbegin(), sequences_.rend() - static_cast<long>(i) - 1, [](const auto& other) {
+            return std::any_of(other->block_tables.begin(), other->block_tables.end(),
+                               [](const auto& table) { return !table.empty(); });
+          });
+      if (holder == sequences_.rend() - static_cast<long>(i) - 1) break;
+      release(**holder);
+      ++preemptions_;
+    }
+    if (!reserve(sequence, sequence.computed + tokens)) break;  // older ones hold the pool
+    plan.sequences.push_back(plan_rows(sequence, tokens));
+    budget -= tokens;
+  }
+  return plan;
+}
+
+}  // namespace troupe::engine

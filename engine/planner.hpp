@@ -1,0 +1,74 @@
+// The batch planner: which tokens of which sequences the next step computes, and in which blocks.
+//
+// Every step takes one token of each sequence that is decoding and fills the rest of the token
+// budget with chunks of prompts, oldest first. A sequence without room gives its blocks back and is
+// computed again from its log later (preemption by recompute): the youngest goes first, so the
+// oldest always finishes. No tokens depend on any of this.
+//
+// One thread. Bounds: max_num_seqs sequences run at once; the queue before them is the engine's.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/ids.hpp"
+#include "engine/block_allocator.hpp"
+#include "engine/sequence_log.hpp"
+#include "engine/step_plan.hpp"
+#include "models/model.hpp"
+
+namespace troupe::engine {
+
+struct planner_options {
+  std::int64_t max_num_batched_tokens = 512;  // tokens a step
+  std::int64_t max_num_seqs = 16;             // sequences in a step
+  std::int64_t prefill_chunk = 512;           // tokens of one prompt a step
+  std::int64_t blocks_per_group = 0;          // of 16 tokens each
+  std::vector<models::kv_spec> groups;
+};
+
+// A sequence while it is in the engine: its log and what can be recomputed from it.
+struct live_sequence {
+  base::sequence_id id;
+  sequence_log log;
+  std::int64_t computed = 0;                            // positions whose K and V are in the cache
+  std::vector<std::vector<std::int32_t>> block_tables;  // one a KV group; -1: out of the window
+};
+
+class planner {
+ public:
+  explicit planner(planner_options options);
+
+  // Blocks that `positions` positions of one sequence hold at once, at most, in any group.
+  [[nodiscard]] std::int64_t blocks_needed(std::int64_t positions) const noexcept;
+  [[nodiscard]] const planner_options& options() const noexcept { return options_; }
+
+  void add(std::unique_ptr<live_sequence> sequence);
+  // Frees its blocks. False: there is no such sequence.
+  bool remove(base::sequence_id id);
+  [[nodiscard]] live_sequence* find(base::sequence_id id) noexcept;
+
+  // The next step's work; empty when there is none. The planned tokens count as computed.
+  [[nodiscard]] step_plan next(base::epoch_id epoch);
+
+  [[nodiscard]] std::size_t sequences() const noexcept { return sequences_.size(); }
+  [[nodiscard]] std::uint64_t preemptions() const noexcept { return preemptions_; }
+  [[nodiscard]] std::int64_t free_blocks() const noexcept;
+
+ private:
+  [[nodiscard]] bool reserve(live_sequence& sequence, std::int64_t positions);
+  void drop_out_of_window(live_sequence& sequence);
+  void release(live_sequence& sequence);
+  [[nodiscard]] planned_rows plan_rows(live_sequence& sequence, std::int64_t tokens) const;
+
+  planner_options options_;
+  std::vector<block_allocator> allocators_;               // one a KV group
+  std::deque<std::unique_ptr<live_sequence>> sequences_;  // oldest first
+  std::uint64_t steps_ = 0;
+  std::uint64_t preemptions_ = 0;
+};
+
+}  // namespace troupe::engine

@@ -1,0 +1,96 @@
+// One rank: its shard of the model, its cache, its threads, its place in the groups.
+//
+// Carries out step plans exactly as they say; decides nothing. All ranks run the same plan at the
+// same time and meet in the collectives. Used by one thread.
+//
+//   TROUPE_TRY(worker, engine::rank_worker::load(std::move(options)));
+//   TROUPE_TRY(result, worker->run(plan));   // tokens on the last stage, empty elsewhere
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/error.hpp"
+#include "engine/kv_cache.hpp"
+#include "engine/step_plan.hpp"
+#include "kernels/arena.hpp"
+#include "kernels/cpu_ops.hpp"
+#include "kernels/numerics.hpp"
+#include "models/checkpoint.hpp"
+#include "models/model.hpp"
+#include "transport/groups.hpp"
+
+namespace troupe::engine {
+
+struct rank_worker_options {
+  const models::checkpoint* files = nullptr;  // borrowed for load()
+  models::model_config config;
+  models::placement where;
+  kernels::numerics_profile profile;
+  int threads = 1;
+  std::int64_t kv_blocks = 0;
+  std::int64_t max_num_batched_tokens = 512;
+  std::int64_t max_num_seqs = 16;
+  transport::rank_groups groups;
+  base::epoch_id epoch;
+  std::function<void(std::uint64_t bytes)> progress;  // packed bytes so far
+};
+
+// Logits are projected in slices of rows that keep to this, so that a large vocabulary and many
+// sequences do not cost memory together.
+inline constexpr std::int64_t logits_bytes_max = std::int64_t{32} << 20;
+
+// What decides a rank's scratch memory.
+struct rank_scratch {
+  const models::model_config& config;
+  models::placement where;
+  kernels::dtype type;
+  std::int64_t max_num_batched_tokens = 0;
+  std::int64_t max_num_seqs = 0;
+};
+
+// Units: bytes of scratch (arena and logits) that such a rank reserves; touched as needed.
+[[nodiscard]] std::size_t scratch_bytes(const models::model& of, const rank_scratch& rank);
+
+class rank_worker {
+ public:
+  // Errors: those of models::load, failed_precondition (instruction path), resource_exhausted.
+  [[nodiscard]] static base::result<std::unique_ptr<rank_worker>> load(rank_worker_options options);
+
+  // Errors: aborted (epoch over or group aborted), unavailable (a peer is gone).
+  [[nodiscard]] base::result<step_result> run(const step_plan& plan);
+
+  // Ends every wait of this rank's groups; any thread.
+  void abort() noexcept;
+
+  [[nodiscard]] std::uint64_t weight_bytes() const noexcept { return weight_bytes_; }
+
+ private:
+  explicit rank_worker(rank_worker_options options);
+  [[nodiscard]] base::result<step_result> sample(models::step_context& context,
+                                                 const step_plan& plan,
+                                                 const kernels::tensor_view& hidden);
+  [[nodiscard]] base::result<void> sample_slice(models::step_context& context,
+                                                std::span<const planned_rows* const> rows,
+                                                const kernels::tensor_view& hidden,
+                                                step_result& result);
+  [[nodiscard]] base::result<std::vector<float>> gather_logits(models::step_context& context,
+                                                               const kernels::tensor_view& logits,
+                                                               std::int64_t row);
+
+  rank_worker_options options_;
+  models::range vocabulary_;  // this rank's
+  std::vector<std::int64_t> vocabulary_run_ends_;
+  std::int64_t logits_rows_ = 1;  // per slice
+  kernels::thread_pool pool_;
+  kernels::cpu_queue queue_;
+  std::unique_ptr<kernels::ops> ops_;
+  std::unique_ptr<models::model> model_;
+  kv_cache cache_;
+  kernels::arena arena_;
+  std::uint64_t weight_bytes_ = 0;
+};
+
+}  // namespace troupe::engine

@@ -1,0 +1,36 @@
+// What the benchmarks of all ops share: the machine's peaks, measured once when the program starts,
+// and the counters that every benchmark prints.
+#pragma once
+
+#include <benchmark/benchmark.h>
+
+#include <map>
+
+#include "kernels/machine_peak.hpp"
+
+namespace troupe::kernels {
+
+// By threads in use.
+struct machine_peaks {
+  std::map<int, double> read_gbytes;
+  std::map<std::pair<int, instruction_path>, double> float32_gflops;
+  std::map<std::pair<int, instruction_path>, double> bfloat16_gflops;
+};
+
+struct bench_work {
+  double bytes = 0;  // read or written, of one iteration
+  double flops = 0;
+  int threads = 1;
+  instruction_path path = instruction_path::avx2;
+  dtype type = dtype::float32;
+};
+
+// Sets the counters B/s, FLOP/s and their shares of the peaks in percent.
+void report(benchmark::State& state, const machine_peaks& peaks, const bench_work& work);
+
+// One for each op; called by the program's main.
+void register_matmul_benchmarks(const machine_peaks& peaks);
+void register_packed_tensor_benchmarks(const machine_peaks& peaks);
+void register_attention_benchmarks();
+
+}  // namespace troupe::kernels

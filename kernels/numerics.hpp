@@ -1,0 +1,43 @@
+// The numerics profile: what a model's bits belong to.
+//
+// AMX, AVX512-BF16 and fused multiply-add chains differ from each other in most dot products, so
+// equal bits are promised within one profile: instruction path, dtypes and the version of the
+// kernels' arithmetic. Everything else (batch, chunk, threads, ranks) leaves the bits alone.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/tensor.hpp"
+
+namespace troupe::kernels {
+
+// Fastest first. avx512 and avx2 widen bfloat16 to float32 before multiplying.
+enum class instruction_path : std::uint8_t { amx_bf16, avx512_bf16, avx512, avx2 };
+
+[[nodiscard]] std::string_view to_string(instruction_path path) noexcept;
+[[nodiscard]] std::optional<instruction_path> parse_instruction_path(
+    std::string_view text) noexcept;
+
+// Paths that this CPU and kernel can run for `type`, fastest first; empty on a CPU without AVX2.
+// float32 has no path of its own on AMX or AVX512-BF16. Asks the kernel for AMX tiles where needed.
+[[nodiscard]] std::vector<instruction_path> supported_paths(dtype type);
+
+// Counts up whenever any kernel's arithmetic changes its bits.
+inline constexpr int kernel_numerics_version = 1;
+
+struct numerics_profile {
+  instruction_path path = instruction_path::avx2;
+  dtype weights = dtype::float32;
+  dtype kv_cache = dtype::float32;
+  int version = kernel_numerics_version;
+  friend bool operator==(const numerics_profile&, const numerics_profile&) = default;
+};
+
+// E.g. "amx_bf16/bfloat16/kv-bfloat16/v1".
+[[nodiscard]] std::string to_string(const numerics_profile& profile);
+
+}  // namespace troupe::kernels

@@ -1,0 +1,117 @@
+#include "kernels/packed_tensor.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "kernels/packed_tensor_lines.hpp"
+
+namespace troupe::kernels {
+namespace {
+
+std::int64_t round_up(std::int64_t value, std::int64_t step) {
+  return (value + step - 1) / step * step;
+}
+
+struct packed_extent {
+  std::int64_t padded_inputs = 0;
+  std::int64_t blocks = 0;
+};
+
+packed_extent extent_of(const packed_shape& shape) {
+  const std::size_t runs = shape.run_ends.size();
+  TROUPE_CHECK(runs <= 8 && std::has_single_bit(runs));
+  TROUPE_CHECK(shape.outputs >= 0);
+  packed_extent extent{.blocks = (shape.outputs + tile_outputs - 1) / tile_outputs};
+  std::int64_t begin = 0;
+  for (const std::int64_t end : shape.run_ends) {
+    TROUPE_CHECK(end >= begin);
+    extent.padded_inputs +=
+        shape.type == dtype::bfloat16 ? round_up(end - begin, tile_inputs) : end - begin;
+    begin = end;
+  }
+  return extent;
+}
+
+}  // namespace
+
+std::size_t packed_tensor::packed_bytes(const packed_shape& shape) {
+  const packed_extent extent = extent_of(shape);
+  return static_cast<std::size_t>(extent.blocks) * static_cast<std::size_t>(tile_outputs) *
+         static_cast<std::size_t>(extent.padded_inputs) * size_of(shape.type);
+}
+
+base::result<packed_tensor> packed_tensor::allocate(packed_shape shape) {
+  const packed_extent extent = extent_of(shape);
+  constexpr auto elements_max = std::numeric_limits<std::int64_t>::max() / 4 / tile_outputs;
+  if (extent.blocks > 0 && extent.padded_inputs > elements_max / extent.blocks) {
+    return base::fail(base::error_code::resource_exhausted, "kernels",
+                      "a weight matrix of " + std::to_string(shape.outputs) + " x " +
+                          std::to_string(shape.run_ends.back()) + " cannot be addressed");
+  }
+  packed_tensor made;
+  TROUPE_TRY(storage, buffer::allocate(packed_bytes(shape), "weights"));
+  made.storage_ = std::move(storage);
+  made.padded_inputs_ = extent.padded_inputs;
+  made.block_bytes_ =
+      tile_outputs * extent.padded_inputs * static_cast<std::int64_t>(size_of(shape.type));
+  made.shape_ = std::move(shape);
+  return made;
+}
+
+void packed_tensor::pack(const pack_args& args) {
+  TROUPE_CHECK(args.first_output >= 0 && args.outputs >= 0);
+  TROUPE_CHECK(args.first_output + args.outputs <= shape_.outputs);
+  const std::int64_t row_bytes = inputs() * static_cast<std::int64_t>(size_of(args.source));
+  TROUPE_CHECK(args.rows.size() == static_cast<std::size_t>(args.outputs * row_bytes));
+  const std::int64_t end = args.first_output + args.outputs;
+  for (std::int64_t output = args.first_output; output < end;) {
+    const std::int64_t in_block = output % tile_outputs;
+    const std::int64_t rows = std::min(tile_outputs - in_block, end - output);
+    std::byte* to = storage_.data() + output / tile_outputs * block_bytes_;
+    const std::byte* from = args.rows.data() + (output - args.first_output) * row_bytes;
+    std::int64_t begin = 0;
+    for (const std::int64_t run_end : shape_.run_ends) {
+      to =
+          packing::pack_run({.rows = from + begin * static_cast<std::int64_t>(size_of(args.source)),
+                             .row_bytes = row_bytes,
+                             .source = args.source,
+                             .inputs = run_end - begin,
+                             .first_output = in_block,
+                             .outputs = rows,
+                             .type = shape_.type},
+                            to);
+      begin = run_end;
+    }
+    output += rows;
+  }
+}
+
+void packed_tensor::unpack_row(std::int64_t output, std::span<float> out) const {
+  TROUPE_CHECK(output >= 0 && output < shape_.outputs);
+  TROUPE_CHECK(out.size() == static_cast<std::size_t>(inputs()));
+  const std::int64_t in_block = output % tile_outputs;
+  const std::byte* from = block(output / tile_outputs);
+  if (shape_.type == dtype::float32) {
+    const auto* elements = reinterpret_cast<const float*>(from) + in_block;
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      out[i] = elements[static_cast<std::int64_t>(i) * tile_outputs];
+    }
+    return;
+  }
+  const auto* pairs = reinterpret_cast<const std::uint32_t*>(from) + in_block;
+  std::int64_t begin = 0;
+  for (const std::int64_t end : shape_.run_ends) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::uint32_t pair = pairs[(i - begin) / 2 * tile_outputs];
+      const std::uint32_t bits = (i - begin) % 2 == 0 ? pair << 16 : pair & 0xFFFF0000U;
+      out[static_cast<std::size_t>(i)] = std::bit_cast<float>(bits);
+    }
+    pairs += round_up(end - begin, tile_inputs) / 2 * tile_outputs;
+    begin = end;
+  }
+}
+
+}  // namespace troupe::kernels

@@ -1,0 +1,99 @@
+// A weight matrix in the form the matmul reads: one rank's rows and columns of W[out][in], laid out
+// in tiles, its input dimension cut at the canonical runs.
+//
+// Layouts (no kernel ever sees a checkpoint's layout):
+//   bfloat16_tiles_32x16  for each block of 16 outputs, for each run, for each 32 inputs: 1 KiB
+//                         [16 input pairs][16 outputs][2], which is an AMX B tile and a row of
+//                         AVX512-BF16 operands alike. Each run is padded with zeros to 32 inputs.
+//   float32_columns_16    for each block of 16 outputs: [inputs][16 outputs].
+// Outputs are padded with zeros to 16. A run may be empty.
+//
+//   TROUPE_TRY(w, packed_tensor::allocate({.outputs = 3072, .run_ends = {1024}, .type =
+//   dtype::bfloat16})); w.pack({.rows = bytes, .source = source_dtype::bfloat16, .first_output = 0,
+//   .outputs = 64, ...});
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/error.hpp"
+#include "kernels/buffer.hpp"
+#include "kernels/tensor.hpp"
+
+namespace troupe::kernels {
+
+enum class layout_id : std::uint16_t { bfloat16_tiles_32x16 = 1, float32_columns_16 = 2 };
+// int8 and int4 come with their own kinds and scales per run or group.
+enum class quantisation : std::uint8_t { none };
+
+inline constexpr std::int64_t tile_outputs = 16;
+inline constexpr std::int64_t tile_inputs = 32;  // bfloat16 only
+
+struct packed_shape {
+  std::int64_t outputs = 0;
+  std::vector<std::int64_t>
+      run_ends;  // ascending; the last is the number of inputs; 1, 2, 4 or 8 runs
+  dtype type = dtype::bfloat16;
+};
+
+// Element type of rows handed to pack().
+enum class source_dtype : std::uint8_t { float32, float16, bfloat16 };
+[[nodiscard]] constexpr std::size_t size_of(source_dtype type) noexcept {
+  return type == source_dtype::float32 ? 4 : 2;
+}
+
+// Whole rows (outputs) of the slice: [outputs][inputs], dense, little-endian as in safetensors.
+struct pack_args {
+  std::span<const std::byte> rows;
+  source_dtype source = source_dtype::bfloat16;
+  std::int64_t first_output = 0;
+  std::int64_t outputs = 0;
+};
+
+class packed_tensor {
+ public:
+  packed_tensor() = default;
+
+  // Errors: resource_exhausted.
+  [[nodiscard]] static base::result<packed_tensor> allocate(packed_shape shape);
+
+  // Units: bytes that allocate() would take.
+  [[nodiscard]] static std::size_t packed_bytes(const packed_shape& shape);
+
+  // Converts (to bfloat16 by rounding to nearest even; to float32 exactly) and lays out some rows.
+  // Rows may come in any order, each once. Different rows may be packed by different threads when
+  // no block of 16 outputs is shared between them.
+  void pack(const pack_args& args);
+
+  // Row `output` as float32, from its tiles. Shape: out.size() == inputs().
+  void unpack_row(std::int64_t output, std::span<float> out) const;
+
+  [[nodiscard]] std::int64_t outputs() const noexcept { return shape_.outputs; }
+  [[nodiscard]] std::int64_t inputs() const noexcept {
+    return shape_.run_ends.empty() ? 0 : shape_.run_ends.back();
+  }
+  [[nodiscard]] std::span<const std::int64_t> run_ends() const noexcept { return shape_.run_ends; }
+  [[nodiscard]] dtype type() const noexcept { return shape_.type; }
+  [[nodiscard]] layout_id layout() const noexcept {
+    return shape_.type == dtype::bfloat16 ? layout_id::bfloat16_tiles_32x16
+                                          : layout_id::float32_columns_16;
+  }
+  [[nodiscard]] quantisation kind() const noexcept { return quantisation::none; }
+  // Inputs after padding each run: the length of one output block in elements / 16.
+  [[nodiscard]] std::int64_t padded_inputs() const noexcept { return padded_inputs_; }
+  // Start of the block of 16 outputs.
+  [[nodiscard]] const std::byte* block(std::int64_t output_block) const noexcept {
+    return storage_.data() + output_block * block_bytes_;
+  }
+  [[nodiscard]] std::size_t bytes() const noexcept { return storage_.size(); }
+
+ private:
+  packed_shape shape_;
+  std::int64_t padded_inputs_ = 0;
+  std::int64_t block_bytes_ = 0;
+  buffer storage_;
+};
+
+}  // namespace troupe::kernels

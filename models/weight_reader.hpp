@@ -1,0 +1,82 @@
+// Reads one rank's slices of a checkpoint and packs them; or only counts what they would take.
+//
+// The same calls that load a model also plan it: with `plan_only` nothing is read or allocated, but
+// every tensor's name, shape and dtype is checked and its packed bytes are counted, which is what
+// `troupe inspect` prints. Peak memory while loading is the packed share plus one staging buffer
+// a thread (staging_bytes_max).
+//
+//   models::weight_reader reader({.files = &files, .type = dtype::bfloat16, .pool = &pool});
+//   TROUPE_TRY(w, reader.matrix({{{"model.norm.q_proj.weight", {0, 512}, {0, 1024}, 1024, 1024}}},
+//   {1024}));
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "kernels/packed_tensor.hpp"
+#include "kernels/thread_pool.hpp"
+#include "models/checkpoint.hpp"
+#include "models/grid.hpp"
+
+namespace troupe::models {
+
+// A rectangle of one stored matrix. Its whole shape is given too, to be checked against the file's.
+struct matrix_part {
+  std::string name;
+  range outputs;  // rows
+  range inputs;   // columns; the same width for all parts of one matrix
+  std::int64_t all_outputs = 0;
+  std::int64_t all_inputs = 0;
+};
+
+struct vector_part {
+  std::string name;
+  range elements;
+  std::int64_t all_elements = 0;
+};
+
+struct weight_reader_options {
+  const checkpoint* files = nullptr;  // borrowed; outlives the reader
+  kernels::dtype type = kernels::dtype::bfloat16;
+  kernels::thread_pool* pool = nullptr;  // borrowed; nullptr only with plan_only
+  bool plan_only = false;
+  // Called after each tensor with the packed bytes so far, on the thread that loads.
+  std::function<void(std::uint64_t bytes)> progress;
+};
+
+class weight_reader {
+ public:
+  // Large enough for whole pages of many rows, small enough to stay in a core's second-level cache.
+  static constexpr std::size_t staging_bytes_max = std::size_t{1} << 20;
+
+  explicit weight_reader(weight_reader_options options);
+
+  // Stacks parts on top of each other into one packed matrix of the model's dtype.
+  // Errors: not_found, invalid_argument (shape or dtype: tensor, found, expected), data_loss,
+  // resource_exhausted.
+  [[nodiscard]] base::result<kernels::packed_tensor> matrix(const std::vector<matrix_part>& parts,
+                                                            std::vector<std::int64_t> run_ends);
+
+  // Concatenates parts as float32: norm weights and biases.
+  [[nodiscard]] base::result<std::vector<float>> vector(const std::vector<vector_part>& parts);
+
+  // Units: bytes of packed matrices and vectors so far.
+  [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
+  [[nodiscard]] kernels::dtype type() const noexcept { return options_.type; }
+
+ private:
+  [[nodiscard]] base::result<const tensor_info*> checked(
+      const std::string& name, const std::vector<std::int64_t>& shape) const;
+  [[nodiscard]] base::result<void> pack_part(const matrix_part& part, std::int64_t first_output,
+                                             kernels::packed_tensor& into);
+  void count(std::uint64_t bytes);
+
+  weight_reader_options options_;
+  std::vector<std::vector<std::byte>> staging_;  // one a thread
+  std::uint64_t bytes_ = 0;
+};
+
+}  // namespace troupe::models

@@ -1,0 +1,63 @@
+"""Texts for the tokenizer goldens: what small vocabularies are made from, and what is encoded."""
+
+CORPUS = [
+    "The quick brown fox jumps over the lazy dog, and the dog does not mind at all.",
+    "It's what they're asking for: we'll see, don't you think? I'd say they've done it.",
+    "Numbers: 0 1 2 10 42 100 1234 3.14159 1,000,000 2026-11-21 and 0xDEADBEEF.",
+    "def add(a, b):\n    return a + b\n\nprint(add(1, 2))  # prints 3\n",
+    "for (int i = 0; i < n; ++i) { sum += x[i] * y[i]; }\n\tif (sum > 0) return sum;\n",
+    "La rapide marron renarde saute par-dessus le chien paresseux. Déjà vu, garçon!",
+    "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.",
+    "Съешь же ещё этих мягких французских булок, да выпей чаю.",
+    "敏捷的棕色狐狸跳过了懒狗。今天天气很好，我们去公园吧。",
+    "いろはにほへと ちりぬるを。東京タワーはとても高いです。",
+    "다람쥐 헌 쳇바퀴에 타고파. 안녕하세요, 반갑습니다.",
+    "الثعلب البني السريع يقفز فوق الكلب الكسول. مرحبا بالعالم",
+    "तेज भूरी लोमड़ी आलसी कुत्ते के ऊपर कूदती है। नमस्ते दुनिया",
+    "Emoji: 😀 👍 🎉 ❤️ 🚀 and family 👨‍👩‍👧‍👦 flags 🇩🇪 🇫🇷.",
+    "the the the and and of of to to in in is is that that it it was was for for on on",
+    "Hello world! Hello again, world. Hello, hello; the world says hello back.",
+]
+
+TEXTS = [
+    "",
+    " ",
+    "  ",
+    "   leading and trailing   ",
+    "Hello world",
+    "Hello, y'all! It's WE'LL they'Re don'T",
+    "The quick brown fox jumps over the lazy dog.",
+    "unknownwordsthatneverappeared xyzzy plugh",
+    "a\nb\n\nc\r\nd\r\re\tf\t\tg",
+    "\n\n\n   \n  \t \n",
+    "trailing newline\n",
+    "def f(x):\n    if x:\n        return {'a': [1, 2, 3]}\n    # done\n",
+    "1 12 123 1234 12345 123456 3.14 -7 1e-9 ½ ² Ⅷ ٣٤ 四",
+    "敏捷的棕色狐狸，跳过懒狗！𠮷野家 龍",
+    "東京タワー ﾊﾝｶｸ ｶﾞ ㍿ ﬁ ﬂ Ａ１",
+    "안녕하세요 한국어",
+    "مرحبا بالعالم، ١٢٣",
+    "नमस्ते दुनिया क्षत्रिय",
+    "👨‍👩‍👧‍👦 👍🏽 🏳️‍🌈 🇺🇳 ❤️ 😀😀",
+    "e\u0301 é a\u0308\u0323 o\u0304\u0301 \u212b \u00c5 ẛ̣",
+    "zero\u200bwidth\u200djoin\ufeffbom\u00a0nbsp\u2003em\u3000wide",
+    "nul\u0000byte \u0001\u001f\u007f control",
+    "mixed Кириллица and English и 中文 together",
+    "https://example.com/path?q=1&r=%20#frag user@example.com",
+    "......!!!!???---___===***   ((([[[{{{",
+    "\U0010ffff \ue000 \ufffd \ufffe",
+    "<s>", "</s>", "<unk>", "<|endoftext|>", "<|im_start|>user\nHi<|im_end|>\n",
+    "a<s>b</s>c", "x <s> y </s> z", "<s><s></s></s>", "<|im_end|><|im_end|> <|endoftext|>",
+    "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>",
+    "< s>", "<s >", "<|im_start", "|im_end|>", "<|IM_END|>", "<0x41>", "<0x0A><0xFF>", "▁ ▁▁a",
+    "[MASK]", "a [MASK] b", "a  [MASK]  b", "word lstrip  rstrip", "<LEFT>", "a  <LEFT>  b",
+    "a  <RIGHT>  b", "single", "singles", "a single b", "mysingle single-word single.",
+    "ÉCOLE école École", "Éclair", "xÉclairx", "   <keep>   ", "<keep><keep>",
+    "Hello\u2581world", "Ġthe Ċ", "naïve café résumé Straße İstanbul",
+]
+
+# (text, repeats): far longer than one request usually is.
+LONG = [
+    ("The quick brown fox. ", 400), ("a", 3000), (" ", 500), ("😀", 400), ("中文字符", 300),
+    ("\n", 300), ("ab 12 ", 300),
+]

@@ -1,0 +1,67 @@
+#include "kernels/numerics.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "kernels/cpu_ops.hpp"
+
+namespace troupe::kernels {
+namespace {
+
+constexpr auto every_path = {instruction_path::amx_bf16, instruction_path::avx512_bf16,
+                             instruction_path::avx512, instruction_path::avx2};
+
+TEST(Numerics, PathsAreReadAsTheyArePrinted) {
+  for (const instruction_path path : every_path) {
+    EXPECT_EQ(parse_instruction_path(to_string(path)), path);
+  }
+  for (const char* text : {"", "amx", "AVX2", "avx2 ", "avx512_bf16x"}) {
+    EXPECT_EQ(parse_instruction_path(text), std::nullopt) << text;
+  }
+}
+
+TEST(Numerics, ProfilePrintsAllThatBitsDependOn) {
+  const numerics_profile profile{.path = instruction_path::amx_bf16,
+                                 .weights = dtype::bfloat16,
+                                 .kv_cache = dtype::float32,
+                                 .version = 3};
+  EXPECT_EQ(to_string(profile), "amx_bf16/bfloat16/kv-float32/v3");
+}
+
+TEST(Numerics, FasterPathsComeFirstAndImplyTheSlower) {
+  const std::vector<instruction_path> found = supported_paths(dtype::bfloat16);
+  if (found.empty()) GTEST_SKIP() << "this CPU has no AVX2";
+  EXPECT_TRUE(std::is_sorted(found.begin(), found.end()));
+  EXPECT_EQ(found.back(), instruction_path::avx2);
+  const auto has = [&](instruction_path path) {
+    return std::find(found.begin(), found.end(), path) != found.end();
+  };
+  EXPECT_TRUE(!has(instruction_path::amx_bf16) || has(instruction_path::avx512_bf16));
+  EXPECT_TRUE(!has(instruction_path::avx512_bf16) || has(instruction_path::avx512));
+}
+
+TEST(Numerics, Float32HasNoPathOfItsOwnOnBfloat16Instructions) {
+  for (const instruction_path path : supported_paths(dtype::float32)) {
+    EXPECT_TRUE(path == instruction_path::avx512 || path == instruction_path::avx2);
+  }
+}
+
+TEST(CpuOps, AreMadeForEveryPathThisCpuHasAndNoOther) {
+  const std::vector<instruction_path> able = supported_paths(dtype::bfloat16);
+  for (const instruction_path path : every_path) {
+    const auto made = make_cpu_ops(path);
+    const bool expected = std::find(able.begin(), able.end(), path) != able.end();
+    ASSERT_EQ(made.has_value(), expected) << to_string(path);
+    if (expected) continue;
+    EXPECT_EQ(made.error().code, base::error_code::failed_precondition);
+    EXPECT_THAT(made.error().message, testing::HasSubstr(to_string(path)));
+    for (const instruction_path other : able) {
+      EXPECT_THAT(made.error().message, testing::HasSubstr(to_string(other)));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace troupe::kernels
