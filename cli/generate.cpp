@@ -205,11 +205,9 @@ command add_generate(CLI::App& program) {
   CLI::App* parser =
       program.add_subcommand("generate", "Generate without a server: text on stdout");
   add_model_flags(*parser, flags->model);
-  CLI::Option_group* prompt = parser->add_option_group("prompt", "exactly one");
-  prompt->add_option("--prompt", flags->prompt, "text");
-  prompt->add_option("--prompt-file", flags->prompt_file, "file with the text")->type_name("FILE");
-  prompt->add_option("--prompt-token-ids", flags->prompt_token_ids, "1,2,3")->type_name("IDS");
-  prompt->require_option(1);
+  parser->add_option("--prompt", flags->prompt, "text; or --prompt-file, or --prompt-token-ids");
+  parser->add_option("--prompt-file", flags->prompt_file, "file with the text")->type_name("FILE");
+  parser->add_option("--prompt-token-ids", flags->prompt_token_ids, "1,2,3")->type_name("IDS");
   parser->add_option("--max-tokens", flags->max_tokens, "tokens to generate at most")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 28))
       ->capture_default_str();
@@ -235,7 +233,17 @@ command add_generate(CLI::App& program) {
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
   add_sources(*parser);
-  return {parser, [flags] { return run_generate(*flags); }};
+  return {parser, [flags, parser] {
+            std::size_t prompts = 0;
+            for (const char* name : {"--prompt", "--prompt-file", "--prompt-token-ids"}) {
+              prompts += parser->count(name) > 0 ? 1 : 0;
+            }
+            if (prompts == 1) return run_generate(*flags);
+            return report_usage(
+                "troupe generate: give exactly one of --prompt, --prompt-file and "
+                "--prompt-token-ids; there " +
+                std::string(prompts == 0 ? "is none" : "are several"));
+          }};
 }
 
 }  // namespace troupe::cli

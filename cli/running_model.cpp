@@ -38,7 +38,7 @@ class load_progress {
     while (tenth > seen) {
       if (!tenth_.compare_exchange_weak(seen, tenth)) continue;
       sample_memory();
-      if (quiet_) return;
+      if (quiet_ || std::chrono::steady_clock::now() - begin_ < silent_at_first) return;
       std::fprintf(stderr, "%sloading %d%% of %.2f GB%s", terminal_ ? "\r" : "", tenth * 10,
                    static_cast<double>(total_) / 1e9, terminal_ && tenth < 10 ? "" : "\n");
       return;
@@ -46,6 +46,9 @@ class load_progress {
   }
 
  private:
+  static constexpr std::chrono::milliseconds silent_at_first{500};  // quick loads say nothing
+
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   std::uint64_t total_;
   bool quiet_;
   bool terminal_;

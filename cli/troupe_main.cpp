@@ -6,6 +6,7 @@
 
 #include "cli/commands.hpp"
 #include "cli/usage.hpp"
+#include "cli/yaml_config.hpp"
 
 namespace {
 
@@ -32,6 +33,9 @@ exit_code run(int argc, char** argv) {
   };
   try {
     program.parse(argc, argv);
+    for (const command& candidate : commands) {
+      if (candidate.parser->parsed()) troupe::cli::apply_config(*candidate.parser);
+    }
   } catch (const CLI::Success& asked) {  // --help, --version
     program.exit(asked);
     return exit_code::fine;

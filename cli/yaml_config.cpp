@@ -2,68 +2,51 @@
 
 #include <yaml-cpp/yaml.h>
 
-#include <algorithm>
 #include <cctype>
-#include <cstdlib>
-#include <istream>
-#include <string>
+#include <fstream>
 #include <vector>
 
 namespace troupe::cli {
 namespace {
 
-// CLI11 would let a file win over the environment; here a key whose variable is set is passed over.
-class yaml_format final : public CLI::Config {
- public:
-  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    std::string text(config_limits::file_bytes_max + 1, '\0');
-    input.read(text.data(), static_cast<std::streamsize>(text.size()));
-    text.resize(static_cast<std::size_t>(input.gcount()));
-    if (text.size() > config_limits::file_bytes_max) {
-      throw CLI::FileError("--config: the file is larger than 1 MiB", CLI::ExitCodes::FileError);
-    }
-    YAML::Node root;
-    try {
-      root = YAML::Load(text);
-    } catch (const YAML::Exception& error) {
-      throw CLI::FileError(std::string("--config: not YAML: ") + error.what(),
-                           CLI::ExitCodes::FileError);
-    }
-    std::vector<CLI::ConfigItem> found;
-    if (root.IsNull()) return found;
-    if (!root.IsMap()) {
-      throw CLI::FileError("--config: the top of the file is not a map of flag names to values",
-                           CLI::ExitCodes::FileError);
-    }
-    for (const auto& entry : root) found.push_back(item_of(entry.first, entry.second));
-    std::erase_if(found, [](const CLI::ConfigItem& item) {
-      return std::getenv(environment_name(item.name).c_str()) != nullptr;
-    });
-    return found;
-  }
+[[noreturn]] void refuse(const std::string& what) {
+  throw CLI::FileError("--config: " + what, CLI::ExitCodes::FileError);
+}
 
-  std::string to_config(const CLI::App* /*app*/, bool /*defaults*/, bool /*description*/,
-                        std::string /*prefix*/) const override {
-    return {};
-  }
+std::string read_bounded(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) refuse("cannot open " + path);
+  std::string text(config_limits::file_bytes_max + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  if (text.size() > config_limits::file_bytes_max) refuse(path + " is larger than 1 MiB");
+  return text;
+}
 
- private:
-  static CLI::ConfigItem item_of(const YAML::Node& key, const YAML::Node& value) {
-    CLI::ConfigItem item;
-    item.name = key.as<std::string>();
-    if (value.IsScalar()) {
-      item.inputs = {value.as<std::string>()};
-    } else if (value.IsSequence() &&
-               std::all_of(value.begin(), value.end(),
-                           [](const YAML::Node& element) { return element.IsScalar(); })) {
-      for (const YAML::Node& element : value) item.inputs.push_back(element.as<std::string>());
-    } else {
-      throw CLI::FileError("--config: " + item.name + " is neither a value nor a list of values",
-                           CLI::ExitCodes::FileError);
-    }
-    return item;
+YAML::Node load_map(const std::string& path) {
+  YAML::Node root;
+  try {
+    root = YAML::Load(read_bounded(path));
+  } catch (const YAML::Exception& error) {
+    refuse(std::string("not YAML: ") + error.what());
   }
-};
+  if (!root.IsNull() && !root.IsMap()) {
+    refuse("the top of " + path + " is not a map of flag names to values");
+  }
+  return root;
+}
+
+std::vector<std::string> values_of(const std::string& key, const YAML::Node& node) {
+  std::vector<std::string> values;
+  if (node.IsScalar()) return {node.as<std::string>()};
+  const std::string wrong = key + " is neither a value nor a list of values";
+  if (!node.IsSequence()) refuse(wrong);
+  for (const YAML::Node& element : node) {
+    if (!element.IsScalar()) refuse(wrong);
+    values.push_back(element.as<std::string>());
+  }
+  return values;
+}
 
 }  // namespace
 
@@ -77,15 +60,29 @@ std::string environment_name(const std::string& flag) {
 }
 
 void add_sources(CLI::App& parser) {
+  parser.add_option("--config", "YAML file with the flags' names")->type_name("FILE");
   for (CLI::Option* option : parser.get_options()) {
     if (option->get_lnames().empty() || option->get_name() == "--help") continue;
     option->envname(environment_name(option->get_lnames().front()));
   }
-  parser.set_config("--config", "", "YAML file with the flags' names", false)
-      ->envname("TROUPE_CONFIG")
-      ->type_name("FILE");
-  parser.config_formatter(std::make_shared<yaml_format>());
-  parser.allow_config_extras(CLI::config_extras_mode::error);
+}
+
+void apply_config(CLI::App& parser) {
+  const CLI::Option* const config = parser.get_option("--config");
+  if (config->count() == 0) return;
+  for (const auto& entry : load_map(config->results().front())) {
+    const auto key = entry.first.as<std::string>();
+    CLI::Option* const option = parser.get_option_no_throw("--" + key);
+    if (option == nullptr || option == config) throw CLI::ConfigError::Extras(key);
+    const std::vector<std::string> values = values_of(key, entry.second);
+    if (option->count() > 0) continue;  // the command line or the environment has it
+    for (const std::string& value : values) {
+      // A flag without a value: "ignore-eos: true" sets it, "false" leaves it.
+      const bool flag = option->get_items_expected_max() == 0;
+      option->add_result(flag ? option->get_flag_value("--" + key, value) : value);
+    }
+    option->run_callback();
+  }
 }
 
 }  // namespace troupe::cli

@@ -25,8 +25,8 @@ base::result<std::unique_ptr<thread_executor>> thread_executor::start(
   TROUPE_TRY_VOID(models::check_placement(
       options.config, {.tp_size = options.tp_size, .pp_size = options.pp_size}));
   std::unique_ptr<thread_executor> started(new thread_executor(epoch));
-  auto groups = transport::make_thread_world(
-      {.tp_size = options.tp_size, .pp_size = options.pp_size}, epoch);
+  auto groups =
+      transport::make_thread_world({.tp_size = options.tp_size, .pp_size = options.pp_size}, epoch);
   const std::size_t ranks = groups.size();
   std::vector<std::optional<base::result<std::unique_ptr<rank_worker>>>> loaded(ranks);
   std::atomic<std::uint64_t> bytes = 0;
@@ -61,8 +61,11 @@ base::result<std::unique_ptr<thread_executor>> thread_executor::start(
     if (!*worker) return tl::unexpected(std::move(*worker).error());
     started->workers_.push_back(std::move(**worker));
   }
+  // All mailboxes before the first thread, which reads the vector.
   for (std::size_t rank = 1; rank < ranks; ++rank) {
     started->mailboxes_.push_back(std::make_unique<mailbox>());
+  }
+  for (std::size_t rank = 1; rank < ranks; ++rank) {
     started->threads_.emplace_back([self = started.get(), rank] { self->serve(rank); });
   }
   return started;

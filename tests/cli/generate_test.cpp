@@ -17,7 +17,10 @@ json golden(const std::string& name) {
 
 std::string join(const json& ids) {
   std::string text;
-  for (const json& id : ids) text += (text.empty() ? "" : ",") + id.dump();
+  for (const json& id : ids) {
+    if (!text.empty()) text += ',';
+    text += id.dump();
+  }
   return text;
 }
 

@@ -38,9 +38,19 @@ TEST(Usage, ImpossibleValueIsRefusedWithItsFlag) {
 }
 
 TEST(Usage, ExactlyOnePromptIsAsked) {
-  EXPECT_EQ(run({"generate", model("llama_plain")}).code, 2);
-  EXPECT_EQ(
-      run({"generate", model("llama_plain"), "--prompt", "a", "--prompt-token-ids", "1"}).code, 2);
+  const std::string line =
+      "troupe generate: give exactly one of --prompt, --prompt-file and --prompt-token-ids; there ";
+  expect_one_line(run({"generate", model("llama_plain")}), 2, line + "is none");
+  expect_one_line(
+      run({"generate", model("llama_plain"), "--prompt", "a", "--prompt-token-ids", "1"}), 2,
+      line + "are several");
+  const temporary_folder folder;
+  const std::string file = folder.write("run.yaml", "prompt-token-ids: 1,2\nmax-tokens: 2\n");
+  EXPECT_EQ(run({"generate", model("llama_plain"), "--config", file, "--output", "json"}).code, 0);
+  EXPECT_EQ(run({"generate", model("llama_plain"), "--output", "json"},
+                {"TROUPE_PROMPT_TOKEN_IDS=1,2", "TROUPE_MAX_TOKENS=2"})
+                .code,
+            0);
 }
 
 TEST(Usage, MalformedTokenIdsSayWhere) {

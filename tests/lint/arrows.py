@@ -114,7 +114,7 @@ def check_third_party(file, line, name):
         return
     if file.folder == "tests" and prefix in TEST_LIBRARIES:
         return
-    if prefix == "benchmark/" and file.path.endswith("_bench.cpp"):
+    if prefix == "benchmark/" and file.path.endswith(("_bench.cpp", "_bench.hpp")):
         return
     yield violation("third_party", file.path, line,
                     f"{name} belongs to {', '.join(owners) or 'tests'}, not to {file.folder}/")
