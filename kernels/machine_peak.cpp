@@ -110,7 +110,10 @@ double measure_matmul_peak(thread_pool& pool, instruction_path path, dtype weigh
                  .steps = weights == dtype::float32 ? shape.inputs : shape.inputs / tile_inputs,
                  .sums = reinterpret_cast<float*>(own + shape.weight_bytes + shape.input_bytes),
                  .sums_stride = block_max * tile_outputs,
-                 .resume = false};
+                 .resume = false,
+                 .target = nullptr,
+                 .target_stride = block_max * tile_outputs};
+      work.target = work.sums;
       if (with.form == input_form::bfloat16_tiles) {
         work.input_row_bytes = tile_inputs * 2;
         work.input_step_bytes = tile_inputs * tile_outputs * 2;

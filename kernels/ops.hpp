@@ -96,16 +96,16 @@ struct sequence_rows {
 };
 
 // Causal attention over stored K and V, in absolute blocks of 16 positions, in ascending order. The
-// arithmetic for one query depends on its position and window alone. Never reads a cache element
-// of a position above the query's own.
+// arithmetic for one query depends on its position and window alone. What the cache holds at
+// positions that the query does not see never matters, NaN included.
 struct attention_args {
   tensor_view query;  // float32 [tokens][heads][head_dim]
   kv_view cache;
   std::span<const std::int32_t> kv_head_of;  // per query head: its head in the cache
   std::span<const sequence_rows> sequences;
   float scale = 1.0F;
-  std::optional<std::int64_t> window;  // positions seen, the query's own included
-  tensor_view output;                  // float32 or bfloat16 [tokens][heads][head_dim]
+  std::optional<std::int64_t> window = std::nullopt;  // positions seen, the query's own included
+  tensor_view output;  // float32 or bfloat16 [tokens][heads][head_dim]
 };
 
 enum class gate_kind : std::uint8_t { silu, gelu_tanh, gelu };

@@ -39,7 +39,8 @@ LLAMA3 = r"""{{- bos_token }}
 {{- "<|eot_id|>" }}
 {%- for message in messages %}
     {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' }}
+        {{- '<|start_header_id|>' + message['role']
+                + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' }}
     {%- elif 'tool_calls' in message %}
         {%- if not message.tool_calls|length == 1 %}
             {{- raise_exception("This model only supports single tool-calls at once!") }}
@@ -85,7 +86,9 @@ QWEN3 = r"""{%- if tools %}
 {%- set ns = namespace(multi_step_tool=true, last_query_index=messages|length - 1) %}
 {%- for message in messages[::-1] %}
     {%- set index = (messages|length - 1) - loop.index0 %}
-    {%- if ns.multi_step_tool and message.role == "user" and message.content is string and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
+    {%- if ns.multi_step_tool and message.role == "user" and message.content is string and
+            not(message.content.startswith('<tool_response>')
+                    and message.content.endswith('</tool_response>')) %}
         {%- set ns.multi_step_tool = false %}
         {%- set ns.last_query_index = index %}
     {%- endif %}
@@ -104,13 +107,15 @@ QWEN3 = r"""{%- if tools %}
             {%- set reasoning_content = message.reasoning_content %}
         {%- else %}
             {%- if '</think>' in content %}
-                {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+                {%- set reasoning_content = content.split('</think>')[0].rstrip('\n')
+                        .split('<think>')[-1].lstrip('\n') %}
                 {%- set content = content.split('</think>')[-1].lstrip('\n') %}
             {%- endif %}
         {%- endif %}
         {%- if loop.index0 > ns.last_query_index %}
             {%- if loop.last or (not loop.last and reasoning_content) %}
-                {{- '<|im_start|>' + message.role + '\n<think>\n' + reasoning_content.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
+                {{- '<|im_start|>' + message.role + '\n<think>\n'
+                        + reasoning_content.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
             {%- else %}
                 {{- '<|im_start|>' + message.role + '\n' + content }}
             {%- endif %}
@@ -171,9 +176,11 @@ MISTRAL = r"""{%- if messages[0]["role"] == "system" %}
 {%- set ns = namespace() %}
 {%- set ns.index = 0 %}
 {%- for message in loop_messages %}
-    {%- if not (message.role == "tool" or message.role == "tool_results" or (message.tool_calls is defined and message.tool_calls is not none)) %}
+    {%- if not (message.role == "tool" or message.role == "tool_results"
+            or (message.tool_calls is defined and message.tool_calls is not none)) %}
         {%- if (message["role"] == "user") != (ns.index % 2 == 0) %}
-            {{- raise_exception("After the optional system message, conversation roles must alternate user/assistant/user/assistant/...") }}
+            {{- raise_exception("After the optional system message, conversation roles must "
+                    ~ "alternate user/assistant/user/assistant/...") }}
         {%- endif %}
         {%- set ns.index = ns.index + 1 %}
     {%- endif %}
@@ -217,7 +224,8 @@ MISTRAL = r"""{%- if messages[0]["role"] == "system" %}
             {%- set out = tool_call.function|tojson %}
             {{- out[:-1] }}
             {%- if not tool_call.id is defined or tool_call.id|length != 9 %}
-                {{- raise_exception("Tool call IDs should be alphanumeric strings with length 9!") }}
+                {{- raise_exception(
+                    "Tool call IDs should be alphanumeric strings with length 9!") }}
             {%- endif %}
             {{- ', "id": "' + tool_call.id + '"}' }}
             {%- if not loop.last %}
@@ -246,7 +254,8 @@ CHATML = (
 # Macros that recurse over JSON schemas, break, dictsort, call blocks, multimodal parts.
 SCHEMA = r"""{%- macro render_type(spec, depth=0) -%}
     {%- if spec.type == "array" -%}
-        {%- if spec['items'] -%}{{ render_type(spec['items'], depth + 1) }}[]{%- else -%}any[]{%- endif -%}
+        {%- if spec['items'] -%}{{ render_type(spec['items'], depth + 1) }}[]{%-
+                else -%}any[]{%- endif -%}
     {%- elif spec.type is defined and spec.type is iterable and spec.type is not string -%}
         {{ spec.type | join(" | ") }}
     {%- elif spec.enum -%}
@@ -255,7 +264,8 @@ SCHEMA = r"""{%- macro render_type(spec, depth=0) -%}
         {%- if spec.properties -%}
 {{ "{" }}
             {%- for name, inner in spec.properties.items() -%}
-                {{ name }}{{ "?" if name not in (spec.required or []) }}: {{ render_type(inner, depth + 1) }}
+                {{ name }}{{ "?" if name not in (spec.required
+                        or []) }}: {{ render_type(inner, depth + 1) }}
                 {%- if not loop.last %}, {% endif -%}
             {%- endfor -%}
 {{ "}" }}
@@ -286,14 +296,16 @@ type {{ f.name }} = (_: {{ render_type(f.parameters) }}) => any;
             {%- endfor -%}
         {%- endif -%}
     {%- endset %}
-{{ "<" ~ message.role ~ ">" }}{% generation %}{% call quoted("*") %}{{ content | trim }}{% endcall %}{% endgeneration %}{{ eos_token }}
+{{ "<" ~ message.role ~ ">" }}{% generation %}{% call quoted("*")
+        %}{{ content | trim }}{% endcall %}{% endgeneration %}{{ eos_token }}
 {% endfor %}
 {%- if add_generation_prompt %}<assistant>{% endif %}
 {%- if kwargs is defined %}{{ kwargs }}{% endif %}
 """
 
 REASONING = r"""{%- for m in messages -%}
-[{{ m.role }}]{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}{% if m.thinking %}<{{ m.thinking }}>{% endif %}{{ m.content }}{{ m | tojson }}
+[{{ m.role }}]{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}{%
+        if m.thinking %}<{{ m.thinking }}>{% endif %}{{ m.content }}{{ m | tojson }}
 {% endfor -%}
 {{ reasoning_effort | default("medium") }} {{ strftime_now("%A %-d %B %Y %H:%M") }}"""
 

@@ -7,7 +7,7 @@ tensor by tensor, so a model of any size needs about 100 MiB of memory.
 Every tensor has its own counter-based generator, keyed by the seed and the tensor's name: one
 numpy gives the same bytes for a seed whatever the order, the sharding or the number of layers.
 
-    scripts/make_random_model --shape qwen3-0.6b --seed 1 /tmp/models/qwen3-0.6b
+    scripts/make_random_model --shape qwen3-0.6b --seed 1 models/qwen3-0.6b
 """
 
 import argparse

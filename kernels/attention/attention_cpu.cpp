@@ -18,16 +18,15 @@
 #include <hwy/foreach_target.h>  // NOLINT: re-includes this file for each target
 #include <hwy/highway.h>
 
+#include "kernels/simd_inl.hpp"
+
 #if TROUPE_SIMD_TARGET
 HWY_BEFORE_NAMESPACE();
 namespace troupe::kernels::attention_detail::HWY_NAMESPACE {
 namespace {
 
-namespace hn = hwy::HWY_NAMESPACE;
-using lanes_tag = hn::ScalableTag<float>;
-using lanes = hn::Vec<lanes_tag>;
-constexpr lanes_tag tag;
-constexpr std::int64_t width = static_cast<std::int64_t>(hn::MaxLanes(lanes_tag()));
+using namespace troupe::kernels::HWY_NAMESPACE;
+
 constexpr std::int64_t vectors = group_tokens / width;  // of one query's scores
 constexpr int query_tile = width == 16 ? 4 : 2;         // as many accumulators as registers allow
 constexpr float infinity = std::numeric_limits<float>::infinity();
@@ -328,26 +327,6 @@ HWY_INLINE lanes normalised(lanes value, lanes sum) {
   return hn::IfThenElse(hn::IsNaN(result), hn::BitCast(tag, hn::Set(bits, 0x7FC00000U)), result);
 }
 
-// Round to nearest even; `value` holds no NaN but the quiet one, which stays.
-HWY_INLINE hn::Vec<hn::Rebind<std::uint16_t, lanes_tag>> to_bfloat16(lanes value) {
-  const hn::RebindToUnsigned<lanes_tag> bits;
-  const auto word = hn::BitCast(bits, value);
-  const auto odd = hn::And(hn::ShiftRight<16>(word), hn::Set(bits, 1U));
-  const auto rounded = hn::Add(word, hn::Add(odd, hn::Set(bits, 0x7FFFU)));
-  return hn::TruncateTo(hn::Rebind<std::uint16_t, lanes_tag>(), hn::ShiftRight<16>(rounded));
-}
-
-template <class Tag>
-HWY_INLINE void store_some(hn::Vec<Tag> value, Tag d, hn::TFromD<Tag>* to, std::int64_t count) {
-  if (count == width) {
-    hn::StoreU(value, d, to);
-    return;
-  }
-  std::array<hn::TFromD<Tag>, static_cast<std::size_t>(width)> elements;
-  hn::StoreU(value, d, elements.data());
-  std::copy_n(elements.data(), count, to);
-}
-
 void write(const column_block& block, const float* total) {
   const std::int64_t dim = block.args.cache.head_dim;
   const std::int64_t stride = round_up(dim, width);
@@ -360,11 +339,17 @@ void write(const column_block& block, const float* total) {
     for (std::int64_t d = 0; d < dim; d += width) {
       const std::int64_t count = std::min(width, dim - d);
       const lanes result = normalised(hn::Load(tag, from + d), sum);
+      const auto put = [&](auto* row) {
+        if (count == width) {
+          store_all(result, row + offset + d);
+        } else {
+          store_some(result, row + offset + d, count);
+        }
+      };
       if (output.type == dtype::float32) {
-        store_some(result, tag, output.row<float>(block.row(column)) + offset + d, count);
+        put(output.row<float>(block.row(column)));
       } else {
-        store_some(to_bfloat16(result), hn::Rebind<std::uint16_t, lanes_tag>(),
-                   output.row<std::uint16_t>(block.row(column)) + offset + d, count);
+        put(output.row<std::uint16_t>(block.row(column)));
       }
     }
   }

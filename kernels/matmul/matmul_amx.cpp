@@ -42,17 +42,21 @@ TROUPE_AMX void configure(std::int64_t upper_rows, std::int64_t lower_rows) {
   _tile_loadconfig(&shapes);
 }
 
+// Where one tile of sums or of the target begins.
+template <class Float>
+Float* tile_at(Float* first, std::int64_t stride, std::int64_t row, std::int64_t block) {
+  return first + row * stride + block * tile_outputs;
+}
+
 template <bool two_blocks>
-TROUPE_AMX void multiply_two_by_two(const panel& work, const std::byte* input,
-                                    const std::byte* weights, float* sums) {
-  const auto stride = static_cast<int>(work.sums_stride * 4);
-  float* const lower = sums + tile_rows * work.sums_stride;
+TROUPE_AMX void multiply_two_by_two(const panel& work, std::int64_t row, std::int64_t block) {
   if (work.resume) {
-    _tile_loadd(0, sums, stride);
-    _tile_loadd(2, lower, stride);
+    const std::int64_t stride = work.sums_stride * 4;
+    _tile_loadd(0, tile_at(work.sums, work.sums_stride, row, block), stride);
+    _tile_loadd(2, tile_at(work.sums, work.sums_stride, row + tile_rows, block), stride);
     if constexpr (two_blocks) {
-      _tile_loadd(1, sums + tile_outputs, stride);
-      _tile_loadd(3, lower + tile_outputs, stride);
+      _tile_loadd(1, tile_at(work.sums, work.sums_stride, row, block + 1), stride);
+      _tile_loadd(3, tile_at(work.sums, work.sums_stride, row + tile_rows, block + 1), stride);
     }
   } else {
     _tile_zero(0);
@@ -60,12 +64,13 @@ TROUPE_AMX void multiply_two_by_two(const panel& work, const std::byte* input,
     _tile_zero(2);
     _tile_zero(3);
   }
-  const std::int64_t input_stride = work.input_row_bytes;
+  const std::byte* input = work.input + row / tile_rows * work.input_tile_bytes;
+  const std::byte* weights = work.weights + block * work.block_bytes;
   for (std::int64_t step = 0; step < work.steps; ++step) {
-    _tile_loadd(4, input, input_stride);
+    _tile_loadd(4, input, work.input_row_bytes);
     _tile_loadd(6, weights, weight_row_bytes);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, input + work.input_tile_bytes, input_stride);
+    _tile_loadd(5, input + work.input_tile_bytes, work.input_row_bytes);
     _tile_dpbf16ps(2, 5, 6);
     if constexpr (two_blocks) {
       _tile_loadd(7, weights + work.block_bytes, weight_row_bytes);
@@ -75,48 +80,43 @@ TROUPE_AMX void multiply_two_by_two(const panel& work, const std::byte* input,
     input += work.input_step_bytes;
     weights += weight_step_bytes;
   }
-  _tile_stored(0, sums, stride);
-  _tile_stored(2, lower, stride);
+  const std::int64_t stride = work.target_stride * 4;
+  _tile_stored(0, tile_at(work.target, work.target_stride, row, block), stride);
+  _tile_stored(2, tile_at(work.target, work.target_stride, row + tile_rows, block), stride);
   if constexpr (two_blocks) {
-    _tile_stored(1, sums + tile_outputs, stride);
-    _tile_stored(3, lower + tile_outputs, stride);
+    _tile_stored(1, tile_at(work.target, work.target_stride, row, block + 1), stride);
+    _tile_stored(3, tile_at(work.target, work.target_stride, row + tile_rows, block + 1), stride);
   }
 }
 
 TROUPE_AMX void multiply_pairs_of_tiles(const panel& work) {
   std::int64_t configured = 0;
-  for (std::int64_t row = 0; row < work.rows; row += 2 * tile_rows) {
+  for (std::int64_t row = 0; row + tile_rows < work.rows; row += 2 * tile_rows) {
     const std::int64_t rows = std::min(2 * tile_rows, work.rows - row);
-    if (rows <= tile_rows) break;
     if (rows != configured) configure(tile_rows, rows - tile_rows);
     configured = rows;
-    const std::byte* input = work.input + row / tile_rows * work.input_tile_bytes;
-    for (std::int64_t block = 0; block < work.blocks; block += 2) {
-      const std::byte* weights = work.weights + block * work.block_bytes;
-      float* sums = work.sums + row * work.sums_stride + block * tile_outputs;
-      if (block + 1 < work.blocks) {
-        multiply_two_by_two<true>(work, input, weights, sums);
-      } else {
-        multiply_two_by_two<false>(work, input, weights, sums);
-      }
-    }
+    std::int64_t block = 0;
+    for (; block + 2 <= work.blocks; block += 2) multiply_two_by_two<true>(work, row, block);
+    if (block < work.blocks) multiply_two_by_two<false>(work, row, block);
   }
 }
 
+// The last 16 rows or fewer, from `row` on.
 template <int blocks>
-TROUPE_AMX void multiply_row(const panel& work, const std::byte* input, float* sums) {
-  const auto stride = static_cast<int>(work.sums_stride * 4);
+TROUPE_AMX void multiply_row(const panel& work, std::int64_t row) {
   if (work.resume) {
-    _tile_loadd(0, sums, stride);
-    if constexpr (blocks > 1) _tile_loadd(1, sums + 1 * tile_outputs, stride);
-    if constexpr (blocks > 2) _tile_loadd(2, sums + 2 * tile_outputs, stride);
-    if constexpr (blocks > 3) _tile_loadd(3, sums + 3 * tile_outputs, stride);
+    const std::int64_t stride = work.sums_stride * 4;
+    _tile_loadd(0, tile_at(work.sums, work.sums_stride, row, 0), stride);
+    if constexpr (blocks > 1) _tile_loadd(1, tile_at(work.sums, work.sums_stride, row, 1), stride);
+    if constexpr (blocks > 2) _tile_loadd(2, tile_at(work.sums, work.sums_stride, row, 2), stride);
+    if constexpr (blocks > 3) _tile_loadd(3, tile_at(work.sums, work.sums_stride, row, 3), stride);
   } else {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
   }
+  const std::byte* input = work.input + row / tile_rows * work.input_tile_bytes;
   const std::byte* weights = work.weights;
   const std::int64_t next = work.block_bytes;
   for (std::int64_t step = 0; step < work.steps; ++step) {
@@ -138,10 +138,12 @@ TROUPE_AMX void multiply_row(const panel& work, const std::byte* input, float* s
     input += work.input_step_bytes;
     weights += weight_step_bytes;
   }
-  _tile_stored(0, sums, stride);
-  if constexpr (blocks > 1) _tile_stored(1, sums + 1 * tile_outputs, stride);
-  if constexpr (blocks > 2) _tile_stored(2, sums + 2 * tile_outputs, stride);
-  if constexpr (blocks > 3) _tile_stored(3, sums + 3 * tile_outputs, stride);
+  const std::int64_t stride = work.target_stride * 4;
+  float* const to = tile_at(work.target, work.target_stride, row, 0);
+  _tile_stored(0, to, stride);
+  if constexpr (blocks > 1) _tile_stored(1, to + 1 * tile_outputs, stride);
+  if constexpr (blocks > 2) _tile_stored(2, to + 2 * tile_outputs, stride);
+  if constexpr (blocks > 3) _tile_stored(3, to + 3 * tile_outputs, stride);
 }
 
 TROUPE_AMX void multiply_panel(const panel& work) {
@@ -152,20 +154,18 @@ TROUPE_AMX void multiply_panel(const panel& work) {
   if (rest > 0 && rest <= tile_rows) {
     const std::int64_t row = work.rows - rest;
     configure(rest, rest);
-    const std::byte* input = work.input + row / tile_rows * work.input_tile_bytes;
-    float* sums = work.sums + row * work.sums_stride;
     switch (work.blocks) {
       case 1:
-        multiply_row<1>(work, input, sums);
+        multiply_row<1>(work, row);
         break;
       case 2:
-        multiply_row<2>(work, input, sums);
+        multiply_row<2>(work, row);
         break;
       case 3:
-        multiply_row<3>(work, input, sums);
+        multiply_row<3>(work, row);
         break;
       default:
-        multiply_row<4>(work, input, sums);
+        multiply_row<4>(work, row);
         break;
     }
   }

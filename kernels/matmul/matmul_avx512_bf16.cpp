@@ -18,13 +18,16 @@ constexpr std::int64_t weight_row_bytes = 64;
 constexpr std::int64_t rows_at_once = 6;  // by 4 blocks: 24 of 32 registers are sums
 
 template <int rows, int blocks>
-TROUPE_AVX512_BF16 void multiply(const panel& work, const std::byte* input, float* sums) {
+TROUPE_AVX512_BF16 void multiply(const panel& work, std::int64_t row) {
+  const std::byte* input = work.input + row * work.input_row_bytes;
+  const float* sums = work.sums + row * work.sums_stride;
+  float* target = work.target + row * work.target_stride;
   __m512 sum[rows][blocks];
 #pragma GCC unroll 8
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
     for (int b = 0; b < blocks; ++b) {
-      sum[r][b] = work.resume ? _mm512_load_ps(sums + r * work.sums_stride + b * tile_outputs)
+      sum[r][b] = work.resume ? _mm512_loadu_ps(sums + r * work.sums_stride + b * tile_outputs)
                               : _mm512_setzero_ps();
     }
   }
@@ -50,7 +53,7 @@ TROUPE_AVX512_BF16 void multiply(const panel& work, const std::byte* input, floa
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
     for (int b = 0; b < blocks; ++b) {
-      _mm512_store_ps(sums + r * work.sums_stride + b * tile_outputs, sum[r][b]);
+      _mm512_storeu_ps(target + r * work.target_stride + b * tile_outputs, sum[r][b]);
     }
   }
 }
@@ -58,26 +61,24 @@ TROUPE_AVX512_BF16 void multiply(const panel& work, const std::byte* input, floa
 template <int blocks>
 void multiply_rows(const panel& work) {
   for (std::int64_t row = 0; row < work.rows; row += rows_at_once) {
-    const std::byte* input = work.input + row * work.input_row_bytes;
-    float* sums = work.sums + row * work.sums_stride;
     switch (std::min(rows_at_once, work.rows - row)) {
       case 1:
-        multiply<1, blocks>(work, input, sums);
+        multiply<1, blocks>(work, row);
         break;
       case 2:
-        multiply<2, blocks>(work, input, sums);
+        multiply<2, blocks>(work, row);
         break;
       case 3:
-        multiply<3, blocks>(work, input, sums);
+        multiply<3, blocks>(work, row);
         break;
       case 4:
-        multiply<4, blocks>(work, input, sums);
+        multiply<4, blocks>(work, row);
         break;
       case 5:
-        multiply<5, blocks>(work, input, sums);
+        multiply<5, blocks>(work, row);
         break;
       default:
-        multiply<6, blocks>(work, input, sums);
+        multiply<6, blocks>(work, row);
         break;
     }
   }

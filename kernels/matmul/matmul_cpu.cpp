@@ -60,7 +60,8 @@ HWY_INLINE void multiply_line(const panel& work, const std::byte* input, const s
 }
 
 template <dtype type, int rows, int blocks>
-void multiply(const panel& work, const std::byte* input, const std::byte* weights, float* sums) {
+void multiply(const panel& work, const std::byte* input, const std::byte* weights,
+              const float* sums, float* target) {
   constexpr std::int64_t lines_of_step = type == dtype::float32 ? 1 : 16;
   constexpr std::int64_t line_inputs = type == dtype::float32 ? 1 : 2;
   lanes sum[rows][blocks * vectors];
@@ -69,7 +70,7 @@ void multiply(const panel& work, const std::byte* input, const std::byte* weight
 #pragma GCC unroll 8
     for (int v = 0; v < blocks * vectors; ++v) {
       sum[r][v] =
-          work.resume ? hn::Load(tag, sums + r * work.sums_stride + v * width) : hn::Zero(tag);
+          work.resume ? hn::LoadU(tag, sums + r * work.sums_stride + v * width) : hn::Zero(tag);
     }
   }
   for (std::int64_t line = 0; line < work.steps * lines_of_step; ++line) {
@@ -81,50 +82,60 @@ void multiply(const panel& work, const std::byte* input, const std::byte* weight
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 8
     for (int v = 0; v < blocks * vectors; ++v) {
-      hn::Store(sum[r][v], tag, sums + r * work.sums_stride + v * width);
+      hn::StoreU(sum[r][v], tag, target + r * work.target_stride + v * width);
     }
   }
 }
 
 template <dtype type, int rows>
-void multiply_blocks(const panel& work, const std::byte* input, float* sums) {
+void multiply_blocks(const panel& work, std::int64_t row) {
+  const std::byte* input = work.input + row * work.input_row_bytes;
+  const float* sums = work.sums + row * work.sums_stride;
+  float* target = work.target + row * work.target_stride;
   constexpr int most = blocks_at_once(rows);
   std::int64_t block = 0;
   const auto weights = [&] { return work.weights + block * work.block_bytes; };
   for (; block + most <= work.blocks; block += most) {
-    multiply<type, rows, most>(work, input, weights(), sums + block * tile_outputs);
+    multiply<type, rows, most>(work, input, weights(), sums + block * tile_outputs,
+                               target + block * tile_outputs);
   }
   for (; block < work.blocks; ++block) {
-    multiply<type, rows, 1>(work, input, weights(), sums + block * tile_outputs);
+    multiply<type, rows, 1>(work, input, weights(), sums + block * tile_outputs,
+                            target + block * tile_outputs);
   }
 }
 
 template <dtype type>
 void multiply_panel(const panel& work) {
   for (std::int64_t row = 0; row < work.rows; row += rows_at_once) {
-    const std::byte* input = work.input + row * work.input_row_bytes;
-    float* sums = work.sums + row * work.sums_stride;
     switch (std::min<std::int64_t>(rows_at_once, work.rows - row)) {
       case 1:
-        multiply_blocks<type, 1>(work, input, sums);
+        multiply_blocks<type, 1>(work, row);
         break;
       case 2:
-        multiply_blocks<type, 2>(work, input, sums);
+        multiply_blocks<type, 2>(work, row);
         break;
       case 3:
-        multiply_blocks<type, 3>(work, input, sums);
+        multiply_blocks<type, 3>(work, row);
         break;
       case 4:
-        multiply_blocks<type, 4>(work, input, sums);
+        multiply_blocks<type, 4>(work, row);
         break;
       case 5:
-        multiply_blocks<type, 5>(work, input, sums);
+        multiply_blocks<type, 5>(work, row);
         break;
       default:
-        multiply_blocks<type, 6>(work, input, sums);
+        multiply_blocks<type, 6>(work, row);
         break;
     }
   }
+}
+
+void add_vectors(float* to, const float* left, const float* right, std::int64_t count) {
+  for (std::int64_t i = 0; i + width <= count; i += width) {
+    hn::StoreU(hn::Add(hn::LoadU(tag, left + i), hn::LoadU(tag, right + i)), tag, to + i);
+  }
+  for (std::int64_t i = count / width * width; i < count; ++i) to[i] = left[i] + right[i];
 }
 
 }  // namespace
@@ -133,6 +144,8 @@ panel_function panel_of(dtype weights) {
   return weights == dtype::float32 ? multiply_panel<dtype::float32>
                                    : multiply_panel<dtype::bfloat16>;
 }
+
+add_function adder() { return add_vectors; }
 
 }  // namespace troupe::kernels::matmul_detail::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -144,6 +157,8 @@ namespace troupe::kernels::matmul_detail {
 panel_function fma_panel(instruction_path path, dtype weights) {
   return TROUPE_SIMD_CALL(path, panel_of, weights);
 }
+
+add_function vector_add(instruction_path path) { return TROUPE_SIMD_CALL(path, adder); }
 
 }  // namespace troupe::kernels::matmul_detail
 #endif

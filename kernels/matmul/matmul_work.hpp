@@ -16,7 +16,7 @@ enum class input_form : std::uint8_t {
   bfloat16_tiles  // [16 rows][32 inputs] a KiB, likewise padded; or rows, by their stride
 };
 
-// sums[row][16 * block + o] = (resume ? sums : 0) + the products over `steps`.
+// target[row][16 * block + o] = (resume ? sums[same cell] : 0) + the products over `steps`.
 struct panel {
   const std::byte* input = nullptr;  // first row, first step
   std::int64_t input_row_bytes = 0;
@@ -27,15 +27,21 @@ struct panel {
   std::int64_t block_bytes = 0;
   std::int64_t blocks = 0;  // of 16 outputs, 1 .. block_max
   std::int64_t steps = 0;   // of 32 inputs; of one input for float32 weights
-  float* sums = nullptr;    // 64-byte aligned
+  float* sums = nullptr;    // of the panels before
   std::int64_t sums_stride = 0;
   bool resume = false;
+  float* target = nullptr;  // the sums themselves, or rows of the output
+  std::int64_t target_stride = 0;
 };
 using panel_function = void (*)(const panel&);
+
+// to[i] = left[i] + right[i]; `to` may be `left`.
+using add_function = void (*)(float* to, const float* left, const float* right, std::int64_t count);
 
 struct kernel {
   panel_function run = nullptr;
   input_form form = input_form::float32_rows;
+  add_function add = nullptr;
 };
 
 inline constexpr std::int64_t block_max = 4;
@@ -45,6 +51,7 @@ inline constexpr std::int64_t block_max = 4;
 
 // nullptr where this build has none.
 [[nodiscard]] panel_function fma_panel(instruction_path path, dtype weights);
+[[nodiscard]] add_function vector_add(instruction_path path);
 [[nodiscard]] panel_function avx512_bf16_panel();
 [[nodiscard]] panel_function amx_panel();
 

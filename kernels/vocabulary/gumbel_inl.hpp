@@ -23,21 +23,7 @@ using integers = hn::Vec<integers_tag>;
 constexpr words_tag word;
 constexpr integers_tag integer;
 
-constexpr std::int64_t noise_group = 64;  // tokens of one call of noise_of_group
-
-struct wide_product {
-  words high;
-  words low;
-};
-HWY_INLINE wide_product multiply(words a, std::uint32_t by) {
-  const hn::RepartitionToWide<words_tag> wide;
-  const words factor = hn::Set(word, by);
-  const words odd_places = hn::BitCast(word, hn::ShiftRight<32>(hn::BitCast(wide, a)));
-  const auto even = hn::MulEven(a, factor);
-  const auto odd = hn::MulEven(odd_places, factor);
-  return {hn::OddEven(hn::BitCast(word, odd), hn::BitCast(word, hn::ShiftRight<32>(even))),
-          hn::OddEven(hn::BitCast(word, hn::ShiftLeft<32>(odd)), hn::BitCast(word, even))};
-}
+constexpr std::int64_t noise_group = 64;  // tokens whose noise is computed together
 
 HWY_INLINE lanes log_from_parts(lanes f, integers exponent) {
   lanes p = hn::Set(tag, gumbel_constants::log_polynomial[0]);
@@ -78,29 +64,70 @@ HWY_INLINE lanes gumbel_from_bits(words bits) {
   return hn::Neg(log_from_parts(parts.f, parts.exponent));
 }
 
-// Noise of tokens [first, first + noise_group), first a multiple of noise_group.
-[[maybe_unused]] void noise_of_group(const sampling_row& row, std::int64_t first,
-                                     float* HWY_RESTRICT noise) {
-  for (std::int64_t part = 0; part < noise_group; part += 4 * width) {
-    words counter[4] = {hn::Iota(word, static_cast<std::uint32_t>((first + part) / 4)),
-                        hn::Set(word, row.choice),
-                        hn::Set(word, static_cast<std::uint32_t>(row.token_index)),
-                        hn::Set(word, static_cast<std::uint32_t>(row.token_index >> 32))};
-    auto key0 = static_cast<std::uint32_t>(row.seed);
-    auto key1 = static_cast<std::uint32_t>(row.seed >> 32);
-    for (int round = 0; round < philox_constants::rounds; ++round) {
-      const wide_product a = multiply(counter[0], philox_constants::multiplier[0]);
-      const wide_product b = multiply(counter[2], philox_constants::multiplier[1]);
-      counter[0] = hn::Xor(hn::Xor(b.high, counter[1]), hn::Set(word, key0));
-      counter[2] = hn::Xor(hn::Xor(a.high, counter[3]), hn::Set(word, key1));
-      counter[1] = b.low;
-      counter[3] = a.low;
-      key0 += philox_constants::key_step[0];
-      key1 += philox_constants::key_step[1];
+// The random bits of noise_group tokens. Of each 4 * width tokens, vector w of four holds the
+// tokens 4 i + w in lanes i: word w of the generator at counter i.
+constexpr std::int64_t group_vectors = noise_group / width;
+struct group_bits {
+  words of[static_cast<std::size_t>(group_vectors)];
+};
+
+// Four words of the generator for counters in 64-bit lanes. Only the lower halves count: the upper
+// ones hold rubbish that multiplications do not read.
+using wide_tag = hn::RepartitionToWide<words_tag>;
+using wide = hn::Vec<wide_tag>;
+HWY_INLINE void philox_of_lower_halves(const sampling_row& row, wide counter0, wide (&of)[4]) {
+  const wide_tag d;
+  const words multiplier0 = hn::Set(word, philox_constants::multiplier[0]);
+  const words multiplier1 = hn::Set(word, philox_constants::multiplier[1]);
+  of[0] = counter0;
+  of[1] = hn::Set(d, std::uint64_t{row.choice});
+  of[2] = hn::Set(d, row.token_index);
+  of[3] = hn::Set(d, row.token_index >> 32);
+  auto key0 = static_cast<std::uint32_t>(row.seed);
+  auto key1 = static_cast<std::uint32_t>(row.seed >> 32);
+  for (int round = 0; round < philox_constants::rounds; ++round) {
+    const wide a = hn::MulEven(hn::BitCast(word, of[0]), multiplier0);
+    const wide b = hn::MulEven(hn::BitCast(word, of[2]), multiplier1);
+    of[0] = hn::Xor(hn::Xor(hn::ShiftRight<32>(b), of[1]), hn::Set(d, std::uint64_t{key0}));
+    of[2] = hn::Xor(hn::Xor(hn::ShiftRight<32>(a), of[3]), hn::Set(d, std::uint64_t{key1}));
+    of[1] = b;
+    of[3] = a;
+    key0 += philox_constants::key_step[0];
+    key1 += philox_constants::key_step[1];
+  }
+}
+
+// Of tokens [first, first + noise_group), first a multiple of noise_group.
+[[maybe_unused]] HWY_INLINE group_bits bits_of_group(const sampling_row& row, std::int64_t first) {
+  group_bits bits;
+  for (std::int64_t part = 0; part < group_vectors; part += 4) {
+    const auto counter = static_cast<std::uint32_t>(first / 4 + part / 4 * width);
+    const wide counters = hn::BitCast(wide_tag(), hn::Iota(word, counter));
+    wide even[4];
+    wide odd[4];
+    philox_of_lower_halves(row, counters, even);
+    philox_of_lower_halves(row, hn::ShiftRight<32>(counters), odd);
+    for (std::int64_t i = 0; i < 4; ++i) {
+      const words upper = hn::BitCast(word, hn::ShiftLeft<32>(odd[i]));
+      bits.of[part + i] = hn::OddEven(upper, hn::BitCast(word, even[i]));
     }
-    hn::StoreInterleaved4(gumbel_from_bits(counter[0]), gumbel_from_bits(counter[1]),
-                          gumbel_from_bits(counter[2]), gumbel_from_bits(counter[3]), tag,
-                          noise + part);
+  }
+  return bits;
+}
+
+// Low bits make high noise: could any of these tokens have noise from bits <= limit?
+[[maybe_unused]] HWY_INLINE bool any_at_most(const group_bits& bits, std::uint32_t limit) {
+  words lowest = bits.of[0];
+  for (std::int64_t i = 1; i < group_vectors; ++i) lowest = hn::Min(lowest, bits.of[i]);
+  return !hn::AllTrue(word, hn::Gt(lowest, hn::Set(word, limit)));
+}
+
+[[maybe_unused]] HWY_INLINE void noise_from_bits(const group_bits& bits,
+                                                 float* HWY_RESTRICT noise) {
+  for (std::int64_t part = 0; part < group_vectors; part += 4) {
+    hn::StoreInterleaved4(gumbel_from_bits(bits.of[part]), gumbel_from_bits(bits.of[part + 1]),
+                          gumbel_from_bits(bits.of[part + 2]), gumbel_from_bits(bits.of[part + 3]),
+                          tag, noise + part * width);
   }
 }
 

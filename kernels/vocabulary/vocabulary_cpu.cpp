@@ -4,6 +4,7 @@
 // every logit once more, from the cache.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <functional>
 #include <limits>
 
@@ -150,9 +151,8 @@ struct best_lanes {
   integers id;
 };
 
-void score_group(const vocabulary_run& run, std::int64_t first, float inverse, best_lanes& best) {
-  HWY_ALIGN float noise[static_cast<std::size_t>(noise_group)];
-  noise_of_group(*run.row, first, noise);
+void score_group(const vocabulary_run& run, std::int64_t first, const float* noise, float inverse,
+                 best_lanes& best) {
   const float* const logits = run.logits + (first - run.first_id);
   for (std::int64_t i = 0; i < noise_group; i += width) {
     const lanes tempered = hn::Mul(hn::LoadU(tag, logits + i), hn::Set(tag, inverse));
@@ -165,13 +165,11 @@ void score_group(const vocabulary_run& run, std::int64_t first, float inverse, b
 }
 
 // A group that the run holds only in part: the same operations, one token at a time.
-void score_partly(const vocabulary_run& run, std::int64_t first, std::int64_t begin,
-                  std::int64_t end, float inverse, run_summary& summary) {
-  HWY_ALIGN float noise[static_cast<std::size_t>(noise_group)];
-  noise_of_group(*run.row, first, noise);
+void score_partly(const vocabulary_run& run, std::int64_t begin, std::int64_t end,
+                  const float* noise, float inverse, run_summary& summary) {
   for (std::int64_t id = begin; id < end; ++id) {
     const float tempered = run.logits[id - run.first_id] * inverse;
-    const float score = tempered + noise[id - first];
+    const float score = tempered + noise[id % noise_group];
     if (score > summary.noise_best_score) {
       summary.noise_best_score = score;
       summary.noise_best.token_id = static_cast<std::int32_t>(id);
@@ -195,8 +193,20 @@ void merge_best(const best_lanes& best, run_summary& summary) {
   }
 }
 
+// Random bits above this cannot lift a token of logit * inverse <= upper to the score `bound`. A
+// noise g >= t needs E = e^-g <= e^-t, and w <= E: bits <= 2^32 e^-t. `slack` outweighs the errors
+// of g (9 u |g|), of the exponential and of the roundings of the score.
+HWY_INLINE std::uint32_t bits_limit(float upper, float bound) {
+  const float slack = 1e-4F + 0x1p-21F * (std::fabs(upper) + std::fabs(bound));
+  const float needed = bound - upper - slack;
+  if (!(needed > 1e-3F)) return ~0U;  // a share that rounds to 1 would not fit below
+  const float share = hn::GetLane(exponential(hn::Set(tag, -needed)));
+  return static_cast<std::uint32_t>(share * 0x1p32F);
+}
+
 void take_noisy(const vocabulary_run& run, const block_maxima& maxima, float inverse,
                 run_summary& summary) {
+  HWY_ALIGN float noise[static_cast<std::size_t>(noise_group)];
   best_lanes best{hn::Set(tag, -infinity), hn::Set(integer, -1)};
   // The token of the maximum scores at least this: rounding is monotone.
   float bound = maxima.maximum * inverse + gumbel_constants::lowest;
@@ -205,14 +215,17 @@ void take_noisy(const vocabulary_run& run, const block_maxima& maxima, float inv
   for (; first < end_id; first += noise_group) {
     const std::int64_t begin = std::max(first, run.first_id);
     const std::int64_t end = std::min(first + noise_group, end_id);
-    const float upper = std::max(maxima.at((begin - run.first_id) / maxima.block),
-                                 maxima.at((end - 1 - run.first_id) / maxima.block));
-    if (upper * inverse + gumbel_constants::highest < bound) continue;
+    const float upper = inverse * std::max(maxima.at((begin - run.first_id) / maxima.block),
+                                           maxima.at((end - 1 - run.first_id) / maxima.block));
+    if (upper + gumbel_constants::highest < bound) continue;
+    const group_bits bits = bits_of_group(*run.row, first);
+    if (!any_at_most(bits, bits_limit(upper, bound))) continue;
+    noise_from_bits(bits, noise);
     if (end - begin == noise_group) {
-      score_group(run, first, inverse, best);
+      score_group(run, first, noise, inverse, best);
       bound = std::max(bound, hn::GetLane(hn::MaxOfLanes(tag, best.score)));
     } else {
-      score_partly(run, first, begin, end, inverse, summary);
+      score_partly(run, begin, end, noise, inverse, summary);
       bound = std::max(bound, summary.noise_best_score);
     }
   }
@@ -243,11 +256,11 @@ void take_top(const vocabulary_run& run, const block_maxima& maxima) {
       for (std::uint32_t bits = bytes[0] | (static_cast<std::uint32_t>(bytes[1]) << 8); bits != 0;
            bits &= bits - 1) {
         const std::int64_t index = i + __builtin_ctz(bits);
-        top.offer({static_cast<std::int32_t>(run.first_id + index), run.logits[index]});
+        top.offer(run.logits[index], static_cast<std::int32_t>(run.first_id + index));
       }
     }
   }
-  top.write(run.top);
+  top.write(run.logits, run.first_id, run.top);
 }
 
 }  // namespace
@@ -283,7 +296,7 @@ void fill_noise(const sampling_row& row, std::int64_t first_id, std::span<float>
   const std::int64_t end_id = first_id + static_cast<std::int64_t>(noise.size());
   std::int64_t first = first_id / noise_group * noise_group;
   for (; first < end_id; first += noise_group) {
-    noise_of_group(row, first, group);
+    noise_from_bits(bits_of_group(row, first), group);
     const std::int64_t begin = std::max(first, first_id);
     const std::int64_t end = std::min(first + noise_group, end_id);
     std::copy(group + (begin - first), group + (end - first), noise.data() + (begin - first_id));

@@ -25,15 +25,15 @@ struct troupe_text_template;
 
 namespace troupe::text {
 
-// What one render may cost (RELIABILITY section 5). One unit of fuel is one statement, expression
-// or item, or 16 bytes of text that a template builds: about 30 ns.
+// What one render may cost. One unit of fuel is one statement, expression
+// or item, or 16 bytes of text that a template builds: 30 to 80 ns.
 struct chat_limits {
   // The floor of the fuel, and what each JSON value of the request adds to it: honest templates
   // spend up to 300 units a message, so a fixed 100 k would end at some hundred messages.
   std::uint64_t fuel_base = 100'000;
   std::uint64_t fuel_per_value = 1'000;
-  // Whatever the request's size: at most about 0.6 s.
-  std::uint64_t fuel_max = 20'000'000;
+  // Whatever the request's size: below 1 s.
+  std::uint64_t fuel_max = 10'000'000;
   std::size_t output_bytes_max = std::size_t{1} << 20;
   // Macros inside macros.
   std::uint32_t recursion_max = 32;

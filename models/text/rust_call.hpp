@@ -28,7 +28,7 @@ namespace troupe::text::detail {
 [[nodiscard]] base::result<std::optional<std::string>> read_file(const std::filesystem::path& path,
                                                                  std::size_t bytes_max);
 
-// RELIABILITY section 5; the crate checks it again.
+// Of one file that is read whole; the crate checks it again.
 inline constexpr std::size_t json_bytes_max = std::size_t{64} << 20;
 // Public templates have at most 20 kB.
 inline constexpr std::size_t template_bytes_max = std::size_t{1} << 20;

@@ -26,7 +26,7 @@ struct run_shape {
   int tp_size = 1;
   int pp_size = 1;
   int threads = 1;
-  std::int64_t chunk = 512;  // tokens of one prompt a step
+  std::int64_t chunk = 2048;  // tokens of one prompt a step
   std::int64_t kv_blocks = 512;
 };
 
@@ -117,7 +117,7 @@ class loaded_model {
             .vocab_size = config_.vocab_size};
   }
 
-  static constexpr std::int64_t batched_tokens = 512;
+  static constexpr std::int64_t batched_tokens = 2048;
   static constexpr std::int64_t batched_sequences = 16;
 
  private:

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kernels/numerics.hpp"
+#include "tests/golden/made_model.hpp"
 #include "tests/golden/model_runs.hpp"
 
 namespace troupe::golden {
@@ -63,14 +64,18 @@ engine::sequence_log probe_of(unsigned number, std::int64_t vocabulary) {
   return log;
 }
 
+constexpr const char* wide_model = "made_wide";  // tests/golden/made_model.hpp
+
 class bits_matrix {
  public:
   explicit bits_matrix(const bits_case& of)
-      : model_(models_folder() / of.model), profile_(profile_of(of.path, of.type)) {
+      : made_(of.model == wide_model ? std::make_unique<made_model>() : nullptr),
+        model_(made_ ? made_->path() : models_folder() / of.model),
+        profile_(profile_of(of.path, of.type)) {
     for (unsigned i = 0; i < 16; ++i) logs_.push_back(probe_of(i, model_.config().vocab_size));
     const auto ranks = model_.start(profile_);
     for (unsigned i = 0; i < 16; ++i) {
-      alone_.push_back(complete(*ranks, model_.options(), {logs_[i]})[0]);
+      alone_.push_back(run(*ranks, {}, logs_[i]));
     }
   }
 
@@ -83,7 +88,7 @@ class bits_matrix {
   void expect_alone(engine::executor& ranks, const run_shape& shape, std::size_t probes) const {
     SCOPED_TRACE(testing::Message() << shape << " batch 1");
     for (std::size_t i = 0; i < probes; ++i) {
-      expect_equal(i, complete(ranks, model_.options(shape), {logs_[i]})[0]);
+      expect_equal(i, run(ranks, shape, logs_[i]));
     }
   }
   // All 16 at once.
@@ -94,6 +99,18 @@ class bits_matrix {
   }
   [[nodiscard]] std::unique_ptr<engine::thread_executor> start(const run_shape& shape) const {
     return model_.start(profile_, shape);
+  }
+  [[nodiscard]] engine::sequence_log long_probe(std::size_t prompt_tokens) const {
+    engine::sequence_log log = probe_of(2, model_.config().vocab_size);
+    while (log.prompt_ids.size() < prompt_tokens) {
+      log.prompt_ids.push_back(log.prompt_ids[log.prompt_ids.size() * 7 % 40]);
+    }
+    log.params.max_tokens = 4;
+    return log;
+  }
+  [[nodiscard]] completion run(engine::executor& ranks, const run_shape& shape,
+                               const engine::sequence_log& log) const {
+    return complete(ranks, model_.options(shape), {log})[0];
   }
 
  private:
@@ -107,6 +124,7 @@ class bits_matrix {
     }
   }
 
+  std::unique_ptr<made_model> made_;
   loaded_model model_;
   kernels::numerics_profile profile_;
   std::vector<engine::sequence_log> logs_;
@@ -120,10 +138,10 @@ TEST_P(SameBits, AtEveryChunkBatchAndThreadCount) {
   const bits_matrix matrix(GetParam());
   for (const int threads : {1, 2}) {
     const auto ranks = matrix.start({.threads = threads});
-    for (const std::int64_t chunk : {16, 64, 512}) {
+    for (const std::int64_t chunk : {16, 64, 2048}) {
       const run_shape shape{.threads = threads, .chunk = chunk};
       matrix.expect_together(*ranks, shape);
-      if (chunk != 512 || threads != 1) matrix.expect_alone(*ranks, shape, 4);
+      if (chunk != 2048 || threads != 1) matrix.expect_alone(*ranks, shape, 4);
       if (HasFailure()) return;
     }
   }
@@ -145,11 +163,27 @@ TEST_P(SameBits, AtEveryTensorAndPipelineParallelSize) {
   }
 }
 
-// Heads that do not divide by the ranks, one KV head, windows, mixed windows, tied embeddings.
+// Beyond 1024 positions attention folds partial results: those must not depend on chunks either.
+TEST_P(SameBits, OfALongPromptInAnyChunks) {
+  const bits_matrix matrix(GetParam());
+  const engine::sequence_log log = matrix.long_probe(1100);
+  const completion whole = matrix.run(*matrix.start({}), {}, log);
+  for (const int tp_size : {1, 2}) {
+    run_shape shape{.tp_size = tp_size, .threads = 2};
+    const auto ranks = matrix.start(shape);
+    for (const std::int64_t chunk : {16, 400, 2048}) {
+      shape.chunk = chunk;
+      EXPECT_EQ(matrix.run(*ranks, shape, log).tokens, whole.tokens) << shape;
+    }
+  }
+}
+
+// Heads that do not divide by the ranks, one KV head, windows, mixed windows; the made model is the
+// one with wide layers.
 INSTANTIATE_TEST_SUITE_P(Models, SameBits,
                          testing::ValuesIn(cases_of({"llama_plain", "llama_group_7",
                                                      "mistral_window_7", "qwen2_window_mixed",
-                                                     "qwen3_window_mixed"})),
+                                                     "qwen3_window_mixed", wide_model})),
                          name_of);
 
 // The full product.
@@ -163,7 +197,7 @@ TEST_P(SameBitsFull, AtEverySize) {
       for (const int threads : {1, 2}) {
         run_shape shape{.tp_size = tp_size, .pp_size = pp_size, .threads = threads};
         const auto ranks = matrix.start(shape);
-        for (const std::int64_t chunk : {16, 64, 512}) {
+        for (const std::int64_t chunk : {16, 64, 2048}) {
           shape.chunk = chunk;
           matrix.expect_together(*ranks, shape);
           matrix.expect_alone(*ranks, shape, 4);
@@ -176,10 +210,10 @@ TEST_P(SameBitsFull, AtEverySize) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, SameBitsFull,
-    testing::ValuesIn(cases_of({"llama_plain", "llama_14_heads_2_kv", "llama_biases",
-                                "llama_rope_dynamic", "llama_sharded", "llama_tied",
-                                "mistral_window_24", "mistral_window_7", "qwen2_tied",
-                                "qwen2_window_mixed", "qwen3_window_mixed", "qwen3_yarn_biases"})),
+    testing::ValuesIn(cases_of(
+        {"llama_plain", "llama_14_heads_2_kv", "llama_biases", "llama_rope_dynamic",
+         "llama_sharded", "llama_tied", "mistral_window_24", "mistral_window_7", "qwen2_tied",
+         "qwen2_window_mixed", "qwen3_window_mixed", "qwen3_yarn_biases", wide_model})),
     name_of);
 
 // Which sizes a model has is part of what it promises.

@@ -101,6 +101,21 @@ TEST(SummariseVocabulary, BreaksTiesByTheLowerId) {
   }
 }
 
+// Beside a logit of 1e9 (ulp 64) the noise rounds away: scores are equal.
+TEST(SummariseVocabulary, BreaksTiesOfNoisyScoresByTheLowerId) {
+  for (const instruction_path path : paths()) {
+    for (const float level : {1e9F, -1e9F, 3e6F}) {
+      vocabulary_case input(4, {700, 1'999}, 2);  // starts and ends within groups, but for one
+      input.first_token_id = 64;
+      input.sampling[1].temperature = input.sampling[2].temperature = 1.0F;
+      for (std::int64_t row = 0; row < 4; ++row) {
+        for (std::int64_t i = 0; i < 1'999; ++i) input.logits.at(row, i) = level;
+      }
+      expect_matches_reference(input, input.run(path), std::string(to_string(path)));
+    }
+  }
+}
+
 TEST(SummariseVocabulary, OrdersZerosOfBothSignsById) {
   for (const instruction_path path : paths()) {
     vocabulary_case input(1, {130}, 4);

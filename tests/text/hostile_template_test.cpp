@@ -1,4 +1,4 @@
-// Chat templates and requests that want too much: each bound of RELIABILITY section 5 once.
+// Chat templates and requests that want too much: each bound once.
 #include <random>
 
 #include "models/text/chat_template.hpp"

@@ -70,11 +70,7 @@ impl Detokenizer {
             let mut fused = false;
             build(&decoder, &mut fused, &mut stages)?;
         }
-        Ok(Detokenizer {
-            tokenizer,
-            skip_special_tokens,
-            stages,
-        })
+        Ok(Detokenizer { tokenizer, skip_special_tokens, stages })
     }
 
     /// The text that is certain after this token.
@@ -112,9 +108,7 @@ fn refuse(what: &str) -> Fault {
 
 fn single(value: &Value) -> Outcome<Stage> {
     let decoder = serde_json::from_value(value.clone());
-    decoder
-        .map(Stage::Single)
-        .map_err(|e| Fault::new(Code::Internal, e.to_string()))
+    decoder.map(Stage::Single).map_err(|e| Fault::new(Code::Internal, e.to_string()))
 }
 
 fn one_char(value: &Value) -> Option<char> {
@@ -134,64 +128,34 @@ fn build(decoder: &Value, fused: &mut bool, stages: &mut Vec<Stage>) -> Outcome<
         }
         "Fuse" => *fused = true,
         "ByteLevel" if !*fused => {
-            stages.push(Stage::ByteLevel {
-                pending: Vec::new(),
-            });
+            stages.push(Stage::ByteLevel { pending: Vec::new() });
             *fused = true;
         }
-        "ByteFallback" if !*fused => stages.push(Stage::ByteFallback {
-            pending: Vec::new(),
-        }),
+        "ByteFallback" if !*fused => stages.push(Stage::ByteFallback { pending: Vec::new() }),
         "Metaspace" => {
             let mark = one_char(&decoder["replacement"]).ok_or_else(|| refuse(kind))?;
             let prepends = field("prepend_scheme") != "never";
-            stages.push(Stage::Metaspace {
-                mark,
-                prepends,
-                first: true,
-                fused: *fused,
-            });
+            stages.push(Stage::Metaspace { mark, prepends, first: true, fused: *fused });
         }
         "BPEDecoder" if !*fused => {
-            stages.push(Stage::Suffix {
-                suffix: field("suffix"),
-                held: None,
-            });
+            stages.push(Stage::Suffix { suffix: field("suffix"), held: None });
         }
         "Replace" | "Strip" if !*fused => stages.push(single(decoder)?),
         "Replace" => {
-            let pattern = decoder["pattern"]["String"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
+            let pattern = decoder["pattern"]["String"].as_str().unwrap_or_default().to_owned();
             if pattern.is_empty() {
                 return Err(refuse("Replace with a regular expression after Fuse"));
             }
             let (content, held) = (field("content"), String::new());
-            stages.push(Stage::ReplaceAcross {
-                pattern,
-                content,
-                held,
-            });
+            stages.push(Stage::ReplaceAcross { pattern, content, held });
         }
         "Strip" => {
             let count = |name: &str| decoder[name].as_u64().unwrap_or(0) as usize;
             let content = one_char(&decoder["content"]).ok_or_else(|| refuse(kind))?;
             let (start, stop) = (count("start"), count("stop"));
-            stages.push(Stage::StripAcross {
-                content,
-                start,
-                stop,
-                held: 0,
-            });
+            stages.push(Stage::StripAcross { content, start, stop, held: 0 });
         }
-        other => {
-            return Err(refuse(if other.is_empty() {
-                "of unknown type"
-            } else {
-                other
-            }))
-        }
+        other => return Err(refuse(if other.is_empty() { "of unknown type" } else { other })),
     }
     Ok(())
 }
@@ -222,12 +186,7 @@ impl Stage {
                     out.push(piece);
                 }
             },
-            Stage::Metaspace {
-                mark,
-                prepends,
-                first,
-                fused,
-            } => {
+            Stage::Metaspace { mark, prepends, first, fused } => {
                 let drop = *prepends && (*first || *fused);
                 let space = if drop { "" } else { " " };
                 out.push(piece.replace(*mark, space));
@@ -238,38 +197,12 @@ impl Stage {
                     out.push(previous.replace(suffix.as_str(), " "));
                 }
             }
-            Stage::ReplaceAcross {
-                pattern,
-                content,
-                held,
-            } => {
+            Stage::ReplaceAcross { pattern, content, held } => {
                 held.push_str(&piece);
                 out.push(replace_certain(pattern, content, held));
             }
-            Stage::StripAcross {
-                content,
-                start,
-                stop,
-                held,
-            } => {
-                let mut text = String::new();
-                for c in piece.chars() {
-                    if c == *content && *start > 0 {
-                        *start -= 1;
-                    } else if c == *content {
-                        *start = 0;
-                        *held += 1;
-                        if *held > *stop {
-                            *held = *stop;
-                            text.push(c);
-                        }
-                    } else {
-                        *start = 0;
-                        text.extend(std::iter::repeat_n(*content, std::mem::take(held)));
-                        text.push(c);
-                    }
-                }
-                out.push(text);
+            Stage::StripAcross { content, start, stop, held } => {
+                out.push(strip_certain(&piece, *content, start, *stop, held));
             }
         }
         Ok(())
@@ -298,10 +231,7 @@ fn byte_of(c: char) -> Option<u8> {
         return is_own(code).then_some(code as u8);
     }
     let others = (0u32..256).filter(|b| !is_own(*b));
-    others
-        .zip(0x100..)
-        .find(|(_, stand_in)| *stand_in == code)
-        .map(|(b, _)| b as u8)
+    others.zip(0x100..).find(|(_, stand_in)| *stand_in == code).map(|(b, _)| b as u8)
 }
 
 /// Takes the text that no later byte changes, with U+FFFD for each maximal malformed part, as
@@ -361,11 +291,36 @@ fn replace_certain(pattern: &str, content: &str, held: &mut String) -> String {
     }
     let rest = &held[from..];
     let starts = rest.char_indices().map(|(at, _)| at);
-    let keep = starts
-        .filter(|at| pattern.starts_with(&rest[*at..]))
-        .min()
-        .unwrap_or(rest.len());
+    let keep = starts.filter(|at| pattern.starts_with(&rest[*at..])).min().unwrap_or(rest.len());
     text.push_str(&rest[..keep]);
     *held = rest[keep..].to_owned();
+    text
+}
+
+/// Drops up to `start` characters at the beginning of the text and keeps back the `stop` that may
+/// be its last.
+fn strip_certain(
+    piece: &str,
+    content: char,
+    start: &mut usize,
+    stop: usize,
+    held: &mut usize,
+) -> String {
+    let mut text = String::new();
+    for c in piece.chars() {
+        if c == content && *start > 0 {
+            *start -= 1;
+            continue;
+        }
+        *start = 0;
+        if c != content {
+            text.extend(std::iter::repeat_n(content, std::mem::take(held)));
+            text.push(c);
+        } else if *held < stop {
+            *held += 1;
+        } else {
+            text.push(c);
+        }
+    }
     text
 }

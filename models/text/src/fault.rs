@@ -26,11 +26,7 @@ pub type Outcome<T> = Result<T, Fault>;
 
 impl Fault {
     pub fn new(code: Code, message: impl Into<String>) -> Fault {
-        Fault {
-            code,
-            message: message.into(),
-            line: 0,
-        }
+        Fault { code, message: message.into(), line: 0 }
     }
 
     pub fn invalid(message: impl Into<String>) -> Fault {

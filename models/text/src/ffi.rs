@@ -81,9 +81,7 @@ thread_local! {
 /// What a caught panic becomes. The reason is the library's own text.
 pub fn panic_fault(panic: &(dyn Any + Send)) -> Fault {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no reason given");
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
     Fault::new(Code::Internal, format!("the text library failed: {text}"))
 }
 
@@ -176,19 +174,11 @@ pub unsafe extern "C" fn troupe_text_encode(
 ) -> i32 {
     let work = || {
         let tokenizer = unsafe { &*tokenizer };
-        let ids = tokenizer.encode(
-            unsafe { text.required() },
-            add_special_tokens,
-            parse_special,
-        )?;
+        let ids =
+            tokenizer.encode(unsafe { text.required() }, add_special_tokens, parse_special)?;
         let ids = ids.into_boxed_slice();
         let size = ids.len();
-        unsafe {
-            out.write(Ids {
-                data: Box::into_raw(ids).cast(),
-                size,
-            })
-        };
+        unsafe { out.write(Ids { data: Box::into_raw(ids).cast(), size }) };
         Ok(())
     };
     unsafe { guarded(error, work) }
@@ -205,11 +195,8 @@ pub unsafe extern "C" fn troupe_text_decode(
 ) -> i32 {
     let work = || {
         let tokenizer = unsafe { &*tokenizer };
-        let ids = if count == 0 {
-            &[][..]
-        } else {
-            unsafe { std::slice::from_raw_parts(ids, count) }
-        };
+        let ids =
+            if count == 0 { &[][..] } else { unsafe { std::slice::from_raw_parts(ids, count) } };
         unsafe { give_bytes(out, tokenizer.decode(ids, skip_special_tokens)?) };
         Ok(())
     };
@@ -327,9 +314,7 @@ pub unsafe extern "C" fn troupe_text_template_open(
             Some(bytes) => {
                 let text = std::str::from_utf8(bytes).map_err(|e| {
                     let at = e.valid_up_to();
-                    Fault::invalid(format!(
-                        "the chat template has malformed UTF-8 at byte {at}"
-                    ))
+                    Fault::invalid(format!("the chat template has malformed UTF-8 at byte {at}"))
                 })?;
                 (Some(text.to_owned()), None)
             }
@@ -339,12 +324,7 @@ pub unsafe extern "C" fn troupe_text_template_open(
             let message = "tokenizer_config.json has no chat_template";
             return Err(Fault::new(Code::NotFound, message));
         }
-        let size = default
-            .iter()
-            .chain(&tool_use)
-            .map(String::len)
-            .max()
-            .unwrap_or(0);
+        let size = default.iter().chain(&tool_use).map(String::len).max().unwrap_or(0);
         if size > guard::TEMPLATE_BYTES_MAX {
             let message = format!("the chat template has {size} bytes, more than 1 MiB");
             return Err(Fault::exhausted(message));
@@ -373,10 +353,7 @@ pub unsafe extern "C" fn troupe_text_template_render(
     let work = || {
         let request = unsafe { &*request };
         let allowed = std::str::from_utf8(unsafe { request.kwargs_allowed.required() });
-        let allowed = allowed
-            .unwrap_or_default()
-            .split('\n')
-            .filter(|name| !name.is_empty());
+        let allowed = allowed.unwrap_or_default().split('\n').filter(|name| !name.is_empty());
         let text = unsafe { &*template }.render(&Request {
             messages: unsafe { request.messages_json.required() },
             tools: unsafe { request.tools_json.bytes() },

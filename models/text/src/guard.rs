@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::fault::{Fault, Outcome};
 
-/// RELIABILITY section 5. The largest tokenizer.json of a public model is 35 MB (262 k tokens).
+/// The largest tokenizer.json of a public model is 35 MB (262 k tokens).
 pub const JSON_BYTES_MAX: usize = 64 << 20;
 pub const JSON_DEPTH_MAX: u32 = 64;
 /// Public templates have at most 20 kB.
@@ -20,9 +20,7 @@ pub const ID_MAX: u64 = (1 << 24) - 1;
 pub fn check_json(what: &str, bytes: &[u8]) -> Outcome<()> {
     if bytes.len() > JSON_BYTES_MAX {
         let (have, most) = (bytes.len(), JSON_BYTES_MAX);
-        return Err(Fault::exhausted(format!(
-            "{what} has {have} bytes, more than {most}"
-        )));
+        return Err(Fault::exhausted(format!("{what} has {have} bytes, more than {most}")));
     }
     let (mut depth, mut in_string, mut escaped) = (0u32, false, false);
     for (at, byte) in bytes.iter().enumerate() {
@@ -78,10 +76,7 @@ impl<'de> Visitor<'de> for VocabVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vocab, A::Error> {
-        let mut vocab = Vocab {
-            is_list: true,
-            ..Vocab::default()
-        };
+        let mut vocab = Vocab { is_list: true, ..Vocab::default() };
         while items.next_element::<IgnoredAny>()?.is_some() {
             vocab.count += 1;
         }
@@ -152,11 +147,7 @@ pub fn check_tokenizer(bytes: &[u8]) -> Outcome<()> {
         let message = format!("tokenizer.json has {count} tokens, more than {VOCAB_MAX}");
         return Err(Fault::exhausted(message));
     }
-    let id_max = probe
-        .added_tokens
-        .iter()
-        .map(|t| t.id)
-        .fold(model.vocab.id_max, u64::max);
+    let id_max = probe.added_tokens.iter().map(|t| t.id).fold(model.vocab.id_max, u64::max);
     if id_max > ID_MAX {
         let message = format!("tokenizer.json: token id {id_max} is above {ID_MAX}");
         return Err(Fault::invalid(message));

@@ -56,17 +56,9 @@ impl TextTokenizer {
             return Err(Fault::invalid(format!("token id {id_max} is above {most}")));
         }
         let added = inner.get_added_tokens_decoder();
-        let specials = added
-            .into_iter()
-            .map(|(id, token)| (id, token.special))
-            .collect();
+        let specials = added.into_iter().map(|(id, token)| (id, token.special)).collect();
         let token_count = id_max + 1;
-        Ok(TextTokenizer {
-            inner,
-            literal: OnceLock::new(),
-            specials,
-            token_count,
-        })
+        Ok(TextTokenizer { inner, literal: OnceLock::new(), specials, token_count })
     }
 
     pub fn encode(
@@ -77,21 +69,12 @@ impl TextTokenizer {
     ) -> Outcome<Vec<i32>> {
         if bytes.len() > TEXT_BYTES_MAX {
             let (have, most) = (bytes.len(), TEXT_BYTES_MAX);
-            return Err(Fault::exhausted(format!(
-                "text of {have} bytes, more than {most}"
-            )));
+            return Err(Fault::exhausted(format!("text of {have} bytes, more than {most}")));
         }
         let text = std::str::from_utf8(bytes).map_err(|e| {
-            Fault::invalid(format!(
-                "text has malformed UTF-8 at byte {}",
-                e.valid_up_to()
-            ))
+            Fault::invalid(format!("text has malformed UTF-8 at byte {}", e.valid_up_to()))
         })?;
-        let tokenizer = if parse_special {
-            &self.inner
-        } else {
-            self.literal()
-        };
+        let tokenizer = if parse_special { &self.inner } else { self.literal() };
         let encoding = tokenizer
             .encode_fast(text, add_special_tokens)
             .map_err(|e| Fault::new(Code::Internal, format!("cannot encode the text: {e}")))?;
@@ -123,16 +106,12 @@ impl TextTokenizer {
     pub fn decoded_piece(&self, id: i32, skip_special_tokens: bool) -> Option<String> {
         let added = self.inner.get_added_vocabulary();
         let id = u32::try_from(id).ok()?;
-        let piece = added
-            .simple_id_to_token(id)
-            .or_else(|| self.inner.id_to_token(id))?;
+        let piece = added.simple_id_to_token(id).or_else(|| self.inner.id_to_token(id))?;
         (!skip_special_tokens || !added.is_special_token(&piece)).then_some(piece)
     }
 
     pub fn token_to_id(&self, token: &str) -> Option<i32> {
-        self.inner
-            .token_to_id(token)
-            .and_then(|id| i32::try_from(id).ok())
+        self.inner.token_to_id(token).and_then(|id| i32::try_from(id).ok())
     }
 
     pub fn is_special(&self, id: i32) -> bool {

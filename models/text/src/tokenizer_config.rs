@@ -13,15 +13,8 @@ use tokenizers::{AddedToken, Tokenizer};
 use crate::fault::{Fault, Outcome};
 use crate::guard;
 
-const NAMED: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
+const NAMED: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// A special token as the files give it.
 #[derive(Clone)]
@@ -77,9 +70,7 @@ fn given(name: &str, value: &Value, special_default: bool) -> Outcome<Given> {
         _ => None,
     };
     token.ok_or_else(|| {
-        Fault::invalid(format!(
-            "tokenizer_config.json: {name} must be a string or a token object"
-        ))
+        Fault::invalid(format!("tokenizer_config.json: {name} must be a string or a token object"))
     })
 }
 
@@ -109,10 +100,7 @@ pub fn resolve(
         for (name, value) in special_map {
             fields.insert(name.clone(), value.clone());
         }
-        for token in tokenizer
-            .iter()
-            .flat_map(|t| t.get_added_tokens_decoder().into_values())
-        {
+        for token in tokenizer.iter().flat_map(|t| t.get_added_tokens_decoder().into_values()) {
             known.insert(token.content.clone(), token);
         }
     }
@@ -122,10 +110,7 @@ pub fn resolve(
         let extra = extra_tokens(&fields)?;
         resolved.to_add = missing_tokens(tokenizer, decoder, &named, extra);
     }
-    resolved.named = named
-        .into_iter()
-        .map(|(n, t)| (n, t.content().to_owned()))
-        .collect();
+    resolved.named = named.into_iter().map(|(n, t)| (n, t.content().to_owned())).collect();
     Ok(resolved)
 }
 
@@ -170,13 +155,8 @@ fn extra_tokens(fields: &Map<String, Value>) -> Outcome<Vec<Given>> {
     let is_set = |value: &&Value| value.as_array().is_some_and(|items| !items.is_empty());
     let extra = fields.get("extra_special_tokens").filter(is_set);
     let extra = extra.or_else(|| fields.get("additional_special_tokens").filter(is_set));
-    let items = extra
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
-    items
-        .iter()
-        .map(|item| given("extra_special_tokens", item, true))
-        .collect()
+    let items = extra.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    items.iter().map(|item| given("extra_special_tokens", item, true)).collect()
 }
 
 /// The tokens the configuration names and tokenizer.json does not have, or has with other flags.
@@ -232,10 +212,7 @@ pub fn templates(config: &Map<String, Value>) -> Outcome<(Option<String>, Option
         Some(Value::Array(items)) => {
             let (mut default, mut tool_use) = (None, None);
             for item in items {
-                let text = item
-                    .get("template")
-                    .and_then(Value::as_str)
-                    .ok_or_else(wrong)?;
+                let text = item.get("template").and_then(Value::as_str).ok_or_else(wrong)?;
                 match item.get("name").and_then(Value::as_str).ok_or_else(wrong)? {
                     "default" => default = Some(text.to_owned()),
                     "tool_use" => tool_use = Some(text.to_owned()),

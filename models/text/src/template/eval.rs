@@ -64,39 +64,22 @@ impl<'a> Run<'a> {
                 return self.for_loop(s, out).map_err(|e| e.at(line(s.span())));
             }
             ast::Stmt::IfCond(s) => {
-                let body = if self.expr(&s.expr)?.truth() {
-                    &s.true_body
-                } else {
-                    &s.false_body
-                };
+                let body = if self.expr(&s.expr)?.truth() { &s.true_body } else { &s.false_body };
                 return self.run(body, out);
             }
             ast::Stmt::WithBlock(s) => {
-                let mut values = Vec::new();
-                for (_, value) in &s.assignments {
-                    values.push(self.expr(value)?);
-                }
-                let previous = self.push_scope();
-                for ((target, _), value) in s.assignments.iter().zip(values) {
-                    self.assign(target, value)
-                        .map_err(|e| e.at(line(s.span())))?;
-                }
-                let flow = self.run(&s.body, out);
-                self.pop_scope(previous);
-                return flow;
+                return self.with_block(s, out).map_err(|e| e.at(line(s.span())));
             }
             ast::Stmt::Set(s) => {
                 let value = self.expr(&s.expr)?;
-                self.assign(&s.target, value)
-                    .map_err(|e| e.at(line(s.span())))?;
+                self.assign(&s.target, value).map_err(|e| e.at(line(s.span())))?;
             }
             ast::Stmt::SetBlock(s) => {
                 let mut value = self.capture(&s.body)?;
                 if let Some(filter) = &s.filter {
                     value = self.filter_chain(filter, value)?;
                 }
-                self.assign(&s.target, value)
-                    .map_err(|e| e.at(line(s.span())))?;
+                self.assign(&s.target, value).map_err(|e| e.at(line(s.span())))?;
             }
             ast::Stmt::AutoEscape(s) => {
                 if self.expr(&s.enabled)?.truth() {
@@ -116,13 +99,7 @@ impl<'a> Run<'a> {
                 self.define(s.name, value);
             }
             ast::Stmt::CallBlock(s) => {
-                let caller = self.close_over(&s.macro_decl);
-                let callee = self.expr(&s.call.expr)?;
-                let mut args = self.arguments(&s.call.args)?;
-                args.named.push(("caller".into(), caller));
-                let value = self.call(&callee, args).map_err(|e| e.at(line(s.span())))?;
-                self.write(out, &value.to_text())
-                    .map_err(|e| e.at(line(s.span())))?;
+                self.call_block(s, out).map_err(|e| e.at(line(s.span())))?;
             }
             ast::Stmt::Continue(_) => return Ok(Flow::Continue),
             ast::Stmt::Break(_) => return Ok(Flow::Break),
@@ -135,6 +112,30 @@ impl<'a> Run<'a> {
         Ok(Flow::Next)
     }
 
+    fn with_block(&mut self, node: &'a ast::WithBlock<'a>, out: &mut String) -> Outcome<Flow> {
+        let mut values = Vec::new();
+        for (_, value) in &node.assignments {
+            values.push(self.expr(value)?);
+        }
+        let previous = self.push_scope();
+        for ((target, _), value) in node.assignments.iter().zip(values) {
+            self.assign(target, value)?;
+        }
+        let flow = self.run(&node.body, out);
+        self.pop_scope(previous);
+        flow
+    }
+
+    fn call_block(&mut self, node: &'a ast::CallBlock<'a>, out: &mut String) -> Outcome<()> {
+        let caller = self.close_over(&node.macro_decl);
+        let callee = self.expr(&node.call.expr)?;
+        let mut args = self.arguments(&node.call.args)?;
+        args.named.push(("caller".into(), caller));
+        let value = self.call(&callee, args)?;
+        let text = self.text(&value)?;
+        self.write(out, &text)
+    }
+
     fn capture(&mut self, body: &'a [ast::Stmt<'a>]) -> Outcome<Val> {
         let previous = self.push_scope();
         let mut text = String::new();
@@ -145,9 +146,7 @@ impl<'a> Run<'a> {
 
     fn for_loop(&mut self, node: &'a ast::ForLoop<'a>, out: &mut String) -> Outcome<Flow> {
         if node.recursive {
-            return Err(Fault::invalid(
-                "recursive loops are not supported in chat templates",
-            ));
+            return Err(Fault::invalid("recursive loops are not supported in chat templates"));
         }
         let value = self.expr(&node.iter)?;
         let mut items = self.iterate(&value)?;
@@ -184,12 +183,7 @@ impl<'a> Run<'a> {
             self.burn(1)?;
             let depth = self.loop_depth;
             let changed = RefCell::new(seen);
-            let state = Rc::new(LoopState {
-                items: items.clone(),
-                index,
-                depth,
-                changed,
-            });
+            let state = Rc::new(LoopState { items: items.clone(), index, depth, changed });
             let previous = self.push_scope();
             self.define("loop", Val::Loop(state.clone()));
             self.assign(&node.target, items[index].clone())?;
@@ -208,9 +202,7 @@ impl<'a> Run<'a> {
             ast::Expr::Var(var) => self.define(var.id, value),
             ast::Expr::GetAttr(attr) => {
                 let Val::Namespace(dict) = self.expr(&attr.expr)? else {
-                    return Err(Fault::invalid(
-                        "cannot assign attribute on non-namespace object",
-                    ));
+                    return Err(Fault::invalid("cannot assign attribute on non-namespace object"));
                 };
                 if attr.name.starts_with('_') {
                     let message = "cannot store underscore-prefixed attributes on a namespace";
@@ -237,21 +229,14 @@ impl<'a> Run<'a> {
                 }
             }
             other => {
-                return Err(Fault::invalid(format!(
-                    "cannot assign to a {}",
-                    other.description()
-                )));
+                return Err(Fault::invalid(format!("cannot assign to a {}", other.description())));
             }
         }
         Ok(())
     }
 
     fn close_over(&mut self, node: &'a ast::Macro<'a>) -> Val {
-        let index = match self
-            .macros
-            .iter()
-            .position(|known| std::ptr::eq(*known, node))
-        {
+        let index = match self.macros.iter().position(|known| std::ptr::eq(*known, node)) {
             Some(index) => index,
             None => {
                 self.macros.push(node);
@@ -260,12 +245,7 @@ impl<'a> Run<'a> {
         };
         let scope_id = self.scopes[self.current].id;
         let name = node.name.to_owned();
-        Val::Macro(Rc::new(MacroDef {
-            index,
-            name,
-            scope: self.current,
-            scope_id,
-        }))
+        Val::Macro(Rc::new(MacroDef { index, name, scope: self.current, scope_id }))
     }
 
     pub fn call_macro(&mut self, def: &MacroDef, args: CallArgs) -> Outcome<Val> {
@@ -275,10 +255,7 @@ impl<'a> Run<'a> {
         }
         let node = self.macros[def.index];
         // A macro kept past its scope (through a namespace) sees the template's top level.
-        let alive = self
-            .scopes
-            .get(def.scope)
-            .is_some_and(|s| s.id == def.scope_id);
+        let alive = self.scopes.get(def.scope).is_some_and(|s| s.id == def.scope_id);
         let caller_scope = self.current;
         self.current = if alive { def.scope } else { 0 };
         self.push_scope();
@@ -314,10 +291,7 @@ impl<'a> Run<'a> {
         }
         let varargs = pos.collect();
         self.define("varargs", Val::tuple(varargs));
-        let kwargs: Dict = named
-            .into_iter()
-            .map(|(k, v)| (Key::Str(k.into()), v))
-            .collect();
+        let kwargs: Dict = named.into_iter().map(|(k, v)| (Key::Str(k.into()), v)).collect();
         self.define("kwargs", Val::dict(kwargs));
         let mut text = String::new();
         self.run(&node.body, &mut text)?;

@@ -1,12 +1,12 @@
 //! Expressions: lookups, operators, calls, with Python's meaning as Jinja2's sandbox gives it.
 
 use std::cmp::Ordering;
-use std::rc::Rc;
 
 use minijinja::machinery::ast;
 use minijinja::value::ValueKind;
 
-use super::eval::{line, CallArgs, LoopState};
+use super::eval::{line, CallArgs};
+use super::lookup::{attribute, item};
 use super::run::Run;
 use super::value::{Dict, Key, Val};
 use super::{filters, functions, methods, ops, tests};
@@ -21,36 +21,29 @@ impl<'a> Run<'a> {
         Ok(value)
     }
 
+    /// MiniJinja reads -x.y as (-x).y; Jinja2, as everybody means it, as -(x.y).
+    fn negated_chain(&mut self, node: &'a ast::Expr<'a>) -> Option<Outcome<Val>> {
+        let negation = negated_base(node)?;
+        let address = std::ptr::from_ref(negation).addr();
+        if self.set_aside == Some(address) {
+            return None;
+        }
+        let outer = self.set_aside.replace(address);
+        let value = self.expr_kind(node);
+        self.set_aside = outer;
+        let is_double = negated(&negation.expr).is_some();
+        let value = value.and_then(|value| ops::negate(&value));
+        Some(if is_double { value.and_then(|value| ops::negate(&value)) } else { value })
+    }
+
     fn expr_kind(&mut self, node: &'a ast::Expr<'a>) -> Outcome<Val> {
-        // MiniJinja reads -x.y as (-x).y; Jinja2, as everybody means it, as -(x.y).
-        if let Some(negation) = negated_base(node) {
-            let address = std::ptr::from_ref(negation).addr();
-            if self.set_aside != Some(address) {
-                let outer = self.set_aside.replace(address);
-                let value = self.expr_kind(node);
-                self.set_aside = outer;
-                let value = ops::negate(&value?)?;
-                let is_double = negated(&negation.expr).is_some();
-                return if is_double {
-                    ops::negate(&value)
-                } else {
-                    Ok(value)
-                };
-            }
+        if let Some(value) = self.negated_chain(node) {
+            return value;
         }
         match node {
             ast::Expr::Var(e) => Ok(self.variable(e.id)),
             ast::Expr::Const(e) => constant(&e.value),
-            ast::Expr::Slice(e) => {
-                let value = self.expr(&e.expr)?;
-                let start = self.bound(e.start.as_ref())?;
-                let stop = self.bound(e.stop.as_ref())?;
-                let step = self.bound(e.step.as_ref())?;
-                self.read_text(&value)?;
-                let result = ops::slice(&value, start, stop, step)?;
-                self.charge(&result)?;
-                Ok(result)
-            }
+            ast::Expr::Slice(e) => self.slice(e),
             ast::Expr::UnaryOp(e) => {
                 if self.set_aside == Some(std::ptr::from_ref(&**e).addr()) {
                     let inner = negated(&e.expr).map_or(&e.expr, |inner| &inner.expr);
@@ -106,33 +99,43 @@ impl<'a> Run<'a> {
                 let args = self.arguments(&e.args)?;
                 self.call(&callee, args)
             }
-            ast::Expr::List(e) => {
-                let mut items = Vec::new();
-                for item in &e.items {
-                    items.push(self.expr(item)?);
-                }
-                // The parser has one node for both.
-                let at = e.span().start_offset as usize;
-                let is_list = self.source.as_bytes().get(at) == Some(&b'[');
-                let list = if is_list {
-                    Val::list(items)
-                } else {
-                    Val::tuple(items)
-                };
-                self.charge(&list)?;
-                Ok(list)
-            }
-            ast::Expr::Map(e) => {
-                let mut dict = Dict::new();
-                for (key, value) in e.keys.iter().zip(&e.values) {
-                    let key = Key::from_val(&self.expr(key)?)?;
-                    dict.insert(key, self.expr(value)?);
-                }
-                let dict = Val::dict(dict);
-                self.charge(&dict)?;
-                Ok(dict)
-            }
+            ast::Expr::List(e) => self.list(e, e.span().start_offset as usize),
+            ast::Expr::Map(e) => self.map(e),
         }
+    }
+
+    /// The parser has one node for lists and tuples; `at` is where it starts in the source.
+    fn list(&mut self, node: &'a ast::List<'a>, at: usize) -> Outcome<Val> {
+        let mut items = Vec::new();
+        for item in &node.items {
+            items.push(self.expr(item)?);
+        }
+        let is_list = self.source.as_bytes().get(at) == Some(&b'[');
+        let list = if is_list { Val::list(items) } else { Val::tuple(items) };
+        self.charge(&list)?;
+        Ok(list)
+    }
+
+    fn map(&mut self, node: &'a ast::Map<'a>) -> Outcome<Val> {
+        let mut dict = Dict::new();
+        for (key, value) in node.keys.iter().zip(&node.values) {
+            let key = Key::from_val(&self.expr(key)?)?;
+            dict.insert(key, self.expr(value)?);
+        }
+        let dict = Val::dict(dict);
+        self.charge(&dict)?;
+        Ok(dict)
+    }
+
+    fn slice(&mut self, node: &'a ast::Slice<'a>) -> Outcome<Val> {
+        let value = self.expr(&node.expr)?;
+        let start = self.bound(node.start.as_ref())?;
+        let stop = self.bound(node.stop.as_ref())?;
+        let step = self.bound(node.step.as_ref())?;
+        self.read_text(&value)?;
+        let result = ops::slice(&value, start, stop, step)?;
+        self.charge(&result)?;
+        Ok(result)
     }
 
     fn variable(&mut self, name: &str) -> Val {
@@ -167,10 +170,7 @@ impl<'a> Run<'a> {
         }
         let right = self.expr(&node.right)?;
         use ast::BinOpKind as Op;
-        if matches!(
-            node.op,
-            Op::Eq | Op::Ne | Op::Lt | Op::Lte | Op::Gt | Op::Gte
-        ) {
+        if matches!(node.op, Op::Eq | Op::Ne | Op::Lt | Op::Lte | Op::Gt | Op::Gte) {
             self.burn(left.weight().min(right.weight()) / 16)?;
         }
         let value = match node.op {
@@ -196,11 +196,7 @@ impl<'a> Run<'a> {
             }
             Op::Mul => {
                 let times = left.as_int().or(right.as_int()).unwrap_or(1).max(0) as u128;
-                let size = if left.as_number().is_some() {
-                    &right
-                } else {
-                    &left
-                };
+                let size = if left.as_number().is_some() { &right } else { &left };
                 self.reserve(u128::from(size.weight()).saturating_mul(times))?;
                 ops::multiply(&left, &right)?
             }
@@ -248,10 +244,7 @@ impl<'a> Run<'a> {
     }
 
     pub fn arguments(&mut self, nodes: &'a [ast::CallArg<'a>]) -> Outcome<CallArgs> {
-        let mut args = CallArgs {
-            pos: Vec::new(),
-            named: Vec::new(),
-        };
+        let mut args = CallArgs { pos: Vec::new(), named: Vec::new() };
         for node in nodes {
             match node {
                 ast::CallArg::Pos(e) => args.pos.push(self.expr(e)?),
@@ -270,8 +263,7 @@ impl<'a> Run<'a> {
                     };
                     self.burn(dict.len() as u64)?;
                     for (key, value) in dict.iter() {
-                        args.named
-                            .push((key.to_val().to_text().to_string(), value.clone()));
+                        args.named.push((key.to_val().to_text().to_string(), value.clone()));
                     }
                 }
             }
@@ -288,11 +280,7 @@ impl<'a> Run<'a> {
     }
 
     fn read_containers(&mut self, args: &CallArgs) -> Outcome<()> {
-        for value in args
-            .pos
-            .iter()
-            .chain(args.named.iter().map(|(_, value)| value))
-        {
+        for value in args.pos.iter().chain(args.named.iter().map(|(_, value)| value)) {
             self.burn(value.weight() / 16)?;
         }
         Ok(())
@@ -302,10 +290,7 @@ impl<'a> Run<'a> {
         match container {
             Val::Str(s) => self.burn(s.len() as u64 / 16),
             Val::List(items) | Val::Tuple(items) => {
-                let most = needle
-                    .weight()
-                    .saturating_mul(items.len() as u64)
-                    .min(items.weight);
+                let most = needle.weight().saturating_mul(items.len() as u64).min(items.weight);
                 self.burn(items.len() as u64 / 16 + most / 16)
             }
             _ => self.burn(needle.weight() / 16),
@@ -350,8 +335,7 @@ impl<'a> Run<'a> {
             None => value,
         };
         let args = self.arguments(&e.args)?;
-        self.filter(e.name, input, args)
-            .map_err(|f| f.at(line(e.span())))
+        self.filter(e.name, input, args).map_err(|f| f.at(line(e.span())))
     }
 }
 
@@ -394,93 +378,4 @@ fn constant(value: &minijinja::Value) -> Outcome<Val> {
         }
         kind => return Err(Fault::invalid(format!("unexpected literal: {kind}"))),
     })
-}
-
-/// `value.name`: a method of the type first, then the key of that name.
-pub fn attribute(value: &Val, name: &str) -> Outcome<Val> {
-    if let Val::Undef(why) = value {
-        return Err(Fault::invalid(why.to_string()));
-    }
-    if let Val::Namespace(dict) = value {
-        return Ok(super::value::get_str(&dict.borrow(), name)
-            .cloned()
-            .unwrap_or_else(|| {
-                Val::undef(format!("'Namespace' object has no attribute '{name}'"))
-            }));
-    }
-    if let Val::Loop(state) = value {
-        return Ok(loop_attribute(state, name, value));
-    }
-    if let (Val::Macro(def), "name") = (value, name) {
-        return Ok(Val::str(&def.name));
-    }
-    if methods::has(value, name) {
-        return Ok(Val::Method(Rc::new((value.clone(), name.to_owned()))));
-    }
-    if let Val::Dict(dict) = value {
-        if let Some(found) = super::value::get_str(dict, name) {
-            return Ok(found.clone());
-        }
-    }
-    Ok(missing(value, name))
-}
-
-/// `value[key]`: the key first, then the method of that name.
-pub fn item(value: &Val, key: &Val) -> Outcome<Val> {
-    match value {
-        Val::Undef(why) => return Err(Fault::invalid(why.to_string())),
-        Val::Dict(dict) => {
-            if let Some(found) = Key::from_val(key).ok().and_then(|key| dict.get(&key)) {
-                return Ok(found.clone());
-            }
-        }
-        Val::List(items) | Val::Tuple(items) => {
-            if let Some(index) = key.as_int() {
-                let found = ops::position(index, items.len()).map(|at| items[at].clone());
-                return Ok(found.unwrap_or_else(|| missing(value, &key.to_text())));
-            }
-        }
-        Val::Str(text) => {
-            if let Some(index) = key.as_int() {
-                let chars: Vec<char> = text.chars().collect();
-                let found = ops::position(index, chars.len()).map(|at| chars[at].to_string());
-                return Ok(found.map_or_else(|| missing(value, &key.to_text()), Val::str));
-            }
-        }
-        _ => {}
-    }
-    match key {
-        Val::Str(name) => attribute(value, name),
-        Val::Int(_) | Val::Bool(_) | Val::None => Ok(missing(value, &key.to_text())),
-        _ => Ok(missing(value, key.type_name())),
-    }
-}
-
-fn missing(value: &Val, name: &str) -> Val {
-    Val::undef(format!(
-        "'{} object' has no attribute '{name}'",
-        value.type_name()
-    ))
-}
-
-fn loop_attribute(state: &LoopState, name: &str, value: &Val) -> Val {
-    let (index, length) = (state.index, state.items.len());
-    let int = |n: usize| Val::Int(n as i128);
-    match name {
-        "index" => int(index + 1),
-        "index0" => int(index),
-        "revindex" => int(length - index),
-        "revindex0" => int(length - index - 1),
-        "first" => Val::Bool(index == 0),
-        "last" => Val::Bool(index + 1 == length),
-        "length" => int(length),
-        "depth" => int(state.depth),
-        "depth0" => int(state.depth - 1),
-        "previtem" if index > 0 => state.items[index - 1].clone(),
-        "previtem" => Val::undef("there is no previous item"),
-        "nextitem" if index + 1 < length => state.items[index + 1].clone(),
-        "nextitem" => Val::undef("there is no next item"),
-        "cycle" | "changed" => Val::Method(Rc::new((value.clone(), name.to_owned()))),
-        _ => missing(value, name),
-    }
 }

@@ -58,20 +58,13 @@ pub const NAMES: [&str; 45] = [
 
 /// Whether a filter looks at all of its input, not only at how many items there are.
 pub fn reads_value(name: &str, value: &Val) -> bool {
-    let counts = [
-        "count", "d", "default", "first", "items", "last", "length", "list", "reverse",
-    ];
+    let counts = ["count", "d", "default", "first", "items", "last", "length", "list", "reverse"];
     matches!(value, Val::Str(_)) || !counts.contains(&name)
 }
 
 impl CallArgs {
     pub fn get(&self, index: usize, name: &str) -> Option<&Val> {
-        let named = || {
-            self.named
-                .iter()
-                .find(|(n, _)| n == name)
-                .map(|(_, value)| value)
-        };
+        let named = || self.named.iter().find(|(n, _)| n == name).map(|(_, value)| value);
         self.pos.get(index).or_else(named)
     }
 
@@ -110,25 +103,17 @@ pub fn apply(run: &mut Run<'_>, name: &str, value: Val, args: CallArgs) -> Outco
                 return Err(Fault::invalid("replace needs the old and the new text"));
             };
             let pos = vec![Val::Str(old.to_text()), Val::Str(new.to_text())];
-            let count = args
-                .get(2, "count")
-                .filter(|v| !matches!(v, Val::None))
-                .cloned();
+            let count = args.get(2, "count").filter(|v| !matches!(v, Val::None)).cloned();
             let pos = pos.into_iter().chain(count).collect();
-            let args = CallArgs {
-                pos,
-                named: Vec::new(),
-            };
+            let args = CallArgs { pos, named: Vec::new() };
             return methods::call(run, &Val::Str(value.to_text()), "replace", args);
         }
         "format" => {
             let values = if args.named.is_empty() {
                 Val::tuple(args.pos)
             } else {
-                let named = args
-                    .named
-                    .into_iter()
-                    .map(|(k, v)| (super::value::Key::Str(k.into()), v));
+                let named =
+                    args.named.into_iter().map(|(k, v)| (super::value::Key::Str(k.into()), v));
                 Val::dict(named.collect())
             };
             printf::format(run, &value.to_text(), &values)?
@@ -164,10 +149,7 @@ fn valued(run: &mut Run<'_>, name: &str, value: Val, args: CallArgs) -> Outcome<
         "round" => round(&value, &args)?,
         "length" | "count" => {
             let length = value.len().ok_or_else(|| {
-                Fault::invalid(format!(
-                    "object of type '{}' has no len()",
-                    value.type_name()
-                ))
+                Fault::invalid(format!("object of type '{}' has no len()", value.type_name()))
             })?;
             Val::Int(length as i128)
         }
@@ -179,7 +161,7 @@ fn valued(run: &mut Run<'_>, name: &str, value: Val, args: CallArgs) -> Outcome<
                 Val::Dict(_) if !methods::has(&value, &name) => {
                     Val::undef(format!("'dict object' has no attribute '{name}'"))
                 }
-                other => super::expr::attribute(other, &name)?,
+                other => super::lookup::attribute(other, &name)?,
             }
         }
         "items" => match &value {
@@ -221,9 +203,7 @@ fn int(value: &Val, args: &CallArgs) -> Val {
 fn float(value: &Val, args: &CallArgs) -> Val {
     let default = args.get(0, "default").cloned().unwrap_or(Val::Float(0.0));
     match value {
-        Val::Str(s) => text::strip(s, None, true, true)
-            .parse()
-            .map_or(default, Val::Float),
+        Val::Str(s) => text::strip(s, None, true, true).parse().map_or(default, Val::Float),
         other => other.as_number().map_or(default, Val::Float),
     }
 }
@@ -239,12 +219,8 @@ fn round(value: &Val, args: &CallArgs) -> Outcome<Val> {
             Some(int) if digits >= 0 => Val::Int(int),
             _ => Val::Float(round_to(number, digits)),
         }),
-        "ceil" => Ok(Val::Float(
-            (number * 10f64.powi(digits)).ceil() / 10f64.powi(digits),
-        )),
-        "floor" => Ok(Val::Float(
-            (number * 10f64.powi(digits)).floor() / 10f64.powi(digits),
-        )),
+        "ceil" => Ok(Val::Float((number * 10f64.powi(digits)).ceil() / 10f64.powi(digits))),
+        "floor" => Ok(Val::Float((number * 10f64.powi(digits)).floor() / 10f64.powi(digits))),
         other => Err(Fault::invalid(format!("round: unknown method '{other}'"))),
     }
 }
@@ -268,11 +244,7 @@ fn indent(run: &mut Run<'_>, value: &Val, args: &CallArgs) -> Outcome<String> {
         if i > 0 {
             out.push('\n');
         }
-        let wanted = if i == 0 {
-            first
-        } else {
-            blank || !line.is_empty()
-        };
+        let wanted = if i == 0 { first } else { blank || !line.is_empty() };
         if wanted {
             out.push_str(&prefix);
         }
@@ -294,10 +266,7 @@ fn tojson(run: &mut Run<'_>, value: &Val, args: &CallArgs) -> Outcome<String> {
     };
     let mut item_separator = if indent.is_some() { "," } else { ", " }.to_owned();
     let mut key_separator = ": ".to_owned();
-    if let Some(separators) = args
-        .get(2, "separators")
-        .filter(|v| !matches!(v, Val::None))
-    {
+    if let Some(separators) = args.get(2, "separators").filter(|v| !matches!(v, Val::None)) {
         let parts = separators.iterate()?;
         let [item, key] = parts.as_slice() else {
             return Err(Fault::invalid("tojson: separators must be a pair"));

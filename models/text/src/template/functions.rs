@@ -9,13 +9,7 @@ use super::strftime::strftime;
 use super::value::{Dict, Key, Val, NESTING_MAX};
 use crate::fault::{Fault, Outcome};
 
-const NAMES: [&str; 5] = [
-    "dict",
-    "namespace",
-    "raise_exception",
-    "range",
-    "strftime_now",
-];
+const NAMES: [&str; 5] = ["dict", "namespace", "raise_exception", "range", "strftime_now"];
 
 /// Jinja2's sandbox allows as many items.
 const RANGE_MAX: i128 = 100_000;
@@ -35,29 +29,21 @@ pub fn call(run: &mut Run<'_>, name: &str, args: CallArgs) -> Outcome<Val> {
                     return Err(Fault::invalid(message));
                 }
                 if value.depth() >= NESTING_MAX {
-                    return Err(Fault::invalid(
-                        "cannot store a namespace or loop on a namespace",
-                    ));
+                    return Err(Fault::invalid("cannot store a namespace or loop on a namespace"));
                 }
             }
             Ok(Val::Namespace(Rc::new(RefCell::new(dict))))
         }
         "range" => range(run, &args.pos),
         "raise_exception" => {
-            let message = args
-                .pos
-                .first()
-                .or(args.named.first().map(|(_, value)| value));
+            let message = args.pos.first().or(args.named.first().map(|(_, value)| value));
             Err(Fault::invalid(match message {
                 Some(message) => message.to_text().to_string(),
                 None => "raise_exception".to_owned(),
             }))
         }
         _ => {
-            let format = args
-                .pos
-                .first()
-                .or(args.named.first().map(|(_, value)| value));
+            let format = args.pos.first().or(args.named.first().map(|(_, value)| value));
             let Some(Val::Str(format)) = format else {
                 return Err(Fault::invalid("strftime_now needs a format string"));
             };
@@ -101,23 +87,11 @@ fn range(run: &mut Run<'_>, args: &[Val]) -> Outcome<Val> {
     if step == 0 {
         return Err(Fault::invalid("range() arg 3 must not be zero"));
     }
-    let distance = if step > 0 {
-        stop.saturating_sub(start)
-    } else {
-        start.saturating_sub(stop)
-    };
-    let count = if distance <= 0 {
-        0
-    } else {
-        (distance - 1) / step.saturating_abs() + 1
-    };
+    let distance = if step > 0 { stop.saturating_sub(start) } else { start.saturating_sub(stop) };
+    let count = if distance <= 0 { 0 } else { (distance - 1) / step.saturating_abs() + 1 };
     if count > RANGE_MAX {
-        return Err(Fault::exhausted(format!(
-            "range() of more than {RANGE_MAX} items"
-        )));
+        return Err(Fault::exhausted(format!("range() of more than {RANGE_MAX} items")));
     }
     run.burn(count as u64)?;
-    Ok(Val::list(
-        (0..count).map(|i| Val::Int(start + i * step)).collect(),
-    ))
+    Ok(Val::list((0..count).map(|i| Val::Int(start + i * step)).collect()))
 }

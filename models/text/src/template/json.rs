@@ -5,7 +5,7 @@ use super::float::float_repr;
 use super::value::{Dict, Key, Val};
 use crate::fault::{Fault, Outcome};
 
-/// Nesting of a request's JSON (RELIABILITY: 32) has room to spare; the parser recurses.
+/// Requests may nest 32 deep, so this has room to spare; the parser recurses.
 const DEPTH_MAX: u32 = 64;
 
 pub struct Parsed {
@@ -16,28 +16,16 @@ pub struct Parsed {
 
 pub fn parse(what: &str, bytes: &[u8]) -> Outcome<Parsed> {
     let text = std::str::from_utf8(bytes).map_err(|e| {
-        Fault::invalid(format!(
-            "{what}: malformed UTF-8 at byte {}",
-            e.valid_up_to()
-        ))
+        Fault::invalid(format!("{what}: malformed UTF-8 at byte {}", e.valid_up_to()))
     })?;
-    let mut parser = Parser {
-        what,
-        bytes: text.as_bytes(),
-        text,
-        at: 0,
-        count: 0,
-    };
+    let mut parser = Parser { what, bytes: text.as_bytes(), text, at: 0, count: 0 };
     parser.space();
     let value = parser.value(0)?;
     parser.space();
     if parser.at != bytes.len() {
         return Err(parser.fault("unexpected text after the JSON value"));
     }
-    Ok(Parsed {
-        value,
-        count: parser.count,
-    })
+    Ok(Parsed { value, count: parser.count })
 }
 
 struct Parser<'a> {
@@ -175,9 +163,7 @@ impl Parser<'_> {
             let value = text.parse().map_err(|_| self.fault("malformed number"))?;
             return Ok(Val::Float(value));
         }
-        text.parse()
-            .map(Val::Int)
-            .map_err(|_| self.fault("integer with more than 38 digits"))
+        text.parse().map(Val::Int).map_err(|_| self.fault("integer with more than 38 digits"))
     }
 
     fn hex4(&mut self) -> Outcome<u32> {
@@ -221,11 +207,7 @@ impl Parser<'_> {
         let mut out = String::new();
         loop {
             let start = self.at;
-            while self
-                .bytes
-                .get(self.at)
-                .is_some_and(|b| !matches!(b, b'"' | b'\\' | 0..=0x1f))
-            {
+            while self.bytes.get(self.at).is_some_and(|b| !matches!(b, b'"' | b'\\' | 0..=0x1f)) {
                 self.at += 1;
             }
             out.push_str(&self.text[start..self.at]);
@@ -286,12 +268,10 @@ impl Dump {
         if self.sort_keys {
             let mut fault = None;
             entries.sort_by(|a, b| {
-                a.0.to_val()
-                    .compare(&b.0.to_val(), "<")
-                    .unwrap_or_else(|e| {
-                        fault = Some(e);
-                        std::cmp::Ordering::Equal
-                    })
+                a.0.to_val().compare(&b.0.to_val(), "<").unwrap_or_else(|e| {
+                    fault = Some(e);
+                    std::cmp::Ordering::Equal
+                })
             });
             if let Some(fault) = fault {
                 return Err(fault);
@@ -368,11 +348,7 @@ fn json_float(value: f64) -> String {
         return "NaN".into();
     }
     if value.is_infinite() {
-        return if value > 0.0 {
-            "Infinity".into()
-        } else {
-            "-Infinity".into()
-        };
+        return if value > 0.0 { "Infinity".into() } else { "-Infinity".into() };
     }
     float_repr(value)
 }

@@ -53,9 +53,8 @@ const STR: [&str; 40] = [
 const DICT: [&str; 5] = ["copy", "get", "items", "keys", "values"];
 const DICT_MUTATING: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
 const LIST: [&str; 3] = ["copy", "count", "index"];
-const LIST_MUTATING: [&str; 8] = [
-    "append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort",
-];
+const LIST_MUTATING: [&str; 8] =
+    ["append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"];
 
 pub fn has(value: &Val, name: &str) -> bool {
     match value {
@@ -76,17 +75,12 @@ pub fn call(run: &mut Run<'_>, target: &Val, name: &str, args: CallArgs) -> Outc
             list_method(run, items, is_list, name, &args.pos)
         }
         Val::Loop(state) => loop_method(state, name, args.pos),
-        _ => Err(Fault::invalid(format!(
-            "'{}' has no method '{name}'",
-            target.type_name()
-        ))),
+        _ => Err(Fault::invalid(format!("'{}' has no method '{name}'", target.type_name()))),
     }
 }
 
 fn unsafe_call(what: &str, name: &str) -> Fault {
-    Fault::invalid(format!(
-        "a chat template may not change a {what}: .{name}() is refused"
-    ))
+    Fault::invalid(format!("a chat template may not change a {what}: .{name}() is refused"))
 }
 
 fn dict_method(run: &mut Run<'_>, dict: &Dict, name: &str, args: &[Val]) -> Outcome<Val> {
@@ -110,11 +104,7 @@ fn dict_method(run: &mut Run<'_>, dict: &Dict, name: &str, args: &[Val]) -> Outc
 }
 
 pub fn items(dict: &Dict) -> Val {
-    Val::list(
-        dict.iter()
-            .map(|(k, v)| Val::tuple(vec![k.to_val(), v.clone()]))
-            .collect(),
-    )
+    Val::list(dict.iter().map(|(k, v)| Val::tuple(vec![k.to_val(), v.clone()])).collect())
 }
 
 fn list_method(
@@ -126,17 +116,12 @@ fn list_method(
 ) -> Outcome<Val> {
     let weight: u64 = items.iter().map(Val::weight).sum();
     run.burn(items.len() as u64 + weight / 16)?;
-    let needle = || {
-        args.first()
-            .ok_or_else(|| Fault::invalid(format!("{name}() needs a value")))
-    };
+    let needle = || args.first().ok_or_else(|| Fault::invalid(format!("{name}() needs a value")));
     match name {
         "copy" if is_list => Ok(Val::list(items.to_vec())),
         "count" => {
             let needle = needle()?;
-            Ok(Val::Int(
-                items.iter().filter(|i| i.equals(needle)).count() as i128
-            ))
+            Ok(Val::Int(items.iter().filter(|i| i.equals(needle)).count() as i128))
         }
         "index" => {
             let needle = needle()?;
@@ -170,13 +155,7 @@ struct Args<'v> {
 
 impl<'v> Args<'v> {
     fn get(&self, index: usize, name: &str) -> Option<&'v Val> {
-        let named = || {
-            self.values
-                .named
-                .iter()
-                .find(|(n, _)| n == name)
-                .map(|(_, value)| value)
-        };
+        let named = || self.values.named.iter().find(|(n, _)| n == name).map(|(_, value)| value);
         self.values.pos.get(index).or_else(named)
     }
 
@@ -186,14 +165,9 @@ impl<'v> Args<'v> {
             Some(Val::Undef(why)) => Err(Fault::invalid(why.to_string())),
             Some(other) => {
                 let (method, type_name) = (self.method, other.type_name());
-                Err(Fault::invalid(format!(
-                    "{method}() argument must be str, not {type_name}"
-                )))
+                Err(Fault::invalid(format!("{method}() argument must be str, not {type_name}")))
             }
-            None => Err(Fault::invalid(format!(
-                "{}() needs an argument",
-                self.method
-            ))),
+            None => Err(Fault::invalid(format!("{}() needs an argument", self.method))),
         }
     }
 
@@ -229,25 +203,16 @@ impl<'v> Args<'v> {
             None | Some(Val::None) => None,
             Some(_) => Some(self.int(2, "end", 0)?),
         };
-        let part = ops::slice(&Val::str(s), Some(start), end, None)?
-            .to_text()
-            .to_string();
+        let part = ops::slice(&Val::str(s), Some(start), end, None)?.to_text().to_string();
         let length = s.chars().count() as i128;
-        let from = if start < 0 {
-            (start + length).max(0)
-        } else {
-            start.min(length)
-        };
+        let from = if start < 0 { (start + length).max(0) } else { start.min(length) };
         Ok((part, from as usize))
     }
 }
 
 fn str_method(run: &mut Run<'_>, s: &str, name: &str, values: CallArgs) -> Outcome<Val> {
     run.burn(s.len() as u64 / 16)?;
-    let args = Args {
-        method: name,
-        values: &values,
-    };
+    let args = Args { method: name, values: &values };
     let text = match name {
         "capitalize" => text::capitalize(s),
         "lower" => s.to_lowercase(),
@@ -257,22 +222,12 @@ fn str_method(run: &mut Run<'_>, s: &str, name: &str, values: CallArgs) -> Outco
         "strip" => text::strip(s, args.maybe_text(0, "chars")?, true, true).to_owned(),
         "lstrip" => text::strip(s, args.maybe_text(0, "chars")?, true, false).to_owned(),
         "rstrip" => text::strip(s, args.maybe_text(0, "chars")?, false, true).to_owned(),
-        "removeprefix" => s
-            .strip_prefix(args.text(0, "prefix")?)
-            .unwrap_or(s)
-            .to_owned(),
-        "removesuffix" => s
-            .strip_suffix(args.text(0, "suffix")?)
-            .unwrap_or(s)
-            .to_owned(),
+        "removeprefix" => s.strip_prefix(args.text(0, "prefix")?).unwrap_or(s).to_owned(),
+        "removesuffix" => s.strip_suffix(args.text(0, "suffix")?).unwrap_or(s).to_owned(),
         "replace" => {
             let (old, new) = (args.text(0, "old")?, args.text(1, "new")?);
             let count = args.int(2, "count", -1)?;
-            let hits = if old.is_empty() {
-                s.len() + 1
-            } else {
-                s.matches(old).count()
-            };
+            let hits = if old.is_empty() { s.len() + 1 } else { s.matches(old).count() };
             run.reserve(s.len() as u128 + hits as u128 * new.len() as u128)?;
             match usize::try_from(count) {
                 Ok(count) => s.replacen(old, new, count),
@@ -295,10 +250,7 @@ fn str_method(run: &mut Run<'_>, s: &str, name: &str, values: CallArgs) -> Outco
             }
         }
         "format" => {
-            let named = values
-                .named
-                .iter()
-                .map(|(k, v)| (Key::Str(k.as_str().into()), v.clone()));
+            let named = values.named.iter().map(|(k, v)| (Key::Str(k.as_str().into()), v.clone()));
             printf::braces(run, s, &values.pos, &named.collect())?
         }
         _ => return str_query(run, s, name, &args),
@@ -327,13 +279,6 @@ pub fn join(run: &mut Run<'_>, separator: &str, parts: &[Val], strict: bool) -> 
 /// Methods whose result is not one string.
 fn str_query(run: &mut Run<'_>, s: &str, name: &str, args: &Args<'_>) -> Outcome<Val> {
     let strings = |parts: Vec<&str>| Val::list(parts.into_iter().map(Val::str).collect());
-    let triple = |parts: (&str, &str, &str)| {
-        Val::tuple(vec![
-            Val::str(parts.0),
-            Val::str(parts.1),
-            Val::str(parts.2),
-        ])
-    };
     Ok(match name {
         "startswith" => {
             let (part, _) = args.window(s)?;
@@ -356,22 +301,11 @@ fn str_query(run: &mut Run<'_>, s: &str, name: &str, args: &Args<'_>) -> Outcome
             let keep = args.get(0, "keepends").is_some_and(Val::truth);
             strings(text::split_lines(s, keep))
         }
-        "partition" => match s.split_once(args.text(0, "sep")?) {
-            Some((a, b)) => triple((a, args.text(0, "sep")?, b)),
-            None => triple((s, "", "")),
-        },
-        "rpartition" => match s.rsplit_once(args.text(0, "sep")?) {
-            Some((a, b)) => triple((a, args.text(0, "sep")?, b)),
-            None => triple(("", "", s)),
-        },
+        "partition" | "rpartition" => partition(s, args.text(0, "sep")?, name == "rpartition"),
         "find" | "rfind" | "index" | "rindex" => {
             let needle = args.text(0, "sub")?;
             let (part, from) = args.window(s)?;
-            let at = if name.starts_with('r') {
-                part.rfind(needle)
-            } else {
-                part.find(needle)
-            };
+            let at = if name.starts_with('r') { part.rfind(needle) } else { part.find(needle) };
             match at {
                 Some(at) => Val::Int((from + part[..at].chars().count()) as i128),
                 None if name.ends_with("index") => {
@@ -390,11 +324,17 @@ fn str_query(run: &mut Run<'_>, s: &str, name: &str, args: &Args<'_>) -> Outcome
             };
             Val::Int(count as i128)
         }
-        "encode" => {
-            return Err(Fault::invalid(
-                "str.encode() is not supported in chat templates",
-            ))
-        }
+        "encode" => return Err(Fault::invalid("str.encode() is not supported in chat templates")),
         _ => Val::Bool(text::is_kind(s, name)),
     })
+}
+
+fn partition(s: &str, separator: &str, from_right: bool) -> Val {
+    let found = if from_right { s.rsplit_once(separator) } else { s.split_once(separator) };
+    let (before, middle, after) = match found {
+        Some((before, after)) => (before, separator, after),
+        None if from_right => ("", "", s),
+        None => (s, "", ""),
+    };
+    Val::tuple(vec![Val::str(before), Val::str(middle), Val::str(after)])
 }

@@ -12,9 +12,11 @@ mod filters;
 mod float;
 mod functions;
 mod json;
+mod lookup;
 mod methods;
 mod ops;
 mod printf;
+mod repr;
 mod run;
 mod sequences;
 mod strftime;
@@ -79,11 +81,7 @@ fn prepare(source: &str) -> String {
             let Some(after) = name.strip_prefix(tag) else {
                 continue;
             };
-            if after
-                .trim_start()
-                .trim_start_matches(['-', '+'])
-                .starts_with("%}")
-            {
+            if after.trim_start().trim_start_matches(['-', '+']).starts_with("%}") {
                 out.push_str(&rest[..lead + body.len() - name.len()]);
                 out.push_str(replacement);
                 rest = after;
@@ -121,16 +119,10 @@ fn check_shape(source: &str) -> Outcome<()> {
 }
 
 fn parse_template(source: &str) -> Outcome<ast::Stmt<'_>> {
-    let whitespace = WhitespaceConfig {
-        keep_trailing_newline: false,
-        lstrip_blocks: true,
-        trim_blocks: true,
-    };
+    let whitespace =
+        WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true };
     parse(source, "chat template", Default::default(), whitespace).map_err(|e| {
-        let detail = e
-            .detail()
-            .map(str::to_owned)
-            .unwrap_or_else(|| e.kind().to_string());
+        let detail = e.detail().map(str::to_owned).unwrap_or_else(|| e.kind().to_string());
         Fault::invalid(detail).at(e.line().unwrap_or(0) as u32)
     })
 }
@@ -138,15 +130,11 @@ fn parse_template(source: &str) -> Outcome<ast::Stmt<'_>> {
 /// Runs `work` on a thread whose stack is known to be large enough, whoever calls.
 fn on_large_stack<T: Send>(work: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
     std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new()
-            .name(THREAD_NAME.into())
-            .stack_size(STACK_BYTES);
+        let builder = std::thread::Builder::new().name(THREAD_NAME.into()).stack_size(STACK_BYTES);
         let thread = builder.spawn_scoped(scope, work).map_err(|e| {
             Fault::exhausted(format!("cannot start the chat template's thread: {e}"))
         })?;
-        thread
-            .join()
-            .unwrap_or_else(|panic| Err(crate::ffi::panic_fault(panic.as_ref())))
+        thread.join().unwrap_or_else(|panic| Err(crate::ffi::panic_fault(panic.as_ref())))
     })
 }
 
@@ -162,10 +150,7 @@ impl Template {
             special_tokens,
         };
         on_large_stack(|| {
-            for source in [&template.default, &template.tool_use]
-                .into_iter()
-                .flatten()
-            {
+            for source in [&template.default, &template.tool_use].into_iter().flatten() {
                 check_shape(source)?;
                 parse_template(source)?;
             }
@@ -199,9 +184,7 @@ impl Template {
                     Ok(parsed.value)
                 }
                 Val::None => Ok(Val::None),
-                _ => Err(Fault::invalid(format!(
-                    "{what} must be a list of JSON objects"
-                ))),
+                _ => Err(Fault::invalid(format!("{what} must be a list of JSON objects"))),
             }
         };
         let tools = list_or_none("tools", request.tools)?;
@@ -224,13 +207,8 @@ impl Template {
         let fuel = fuel.saturating_add(count.saturating_mul(limits.fuel_per_value));
         let source = self.choose(has_tools)?;
         let tree = parse_template(source)?;
-        let mut run = run::Run::new(
-            source,
-            named,
-            fuel.min(limits.fuel_max),
-            limits,
-            request.clock,
-        );
+        let mut run =
+            run::Run::new(source, named, fuel.min(limits.fuel_max), limits, request.clock);
         let mut out = String::new();
         run.run(std::slice::from_ref(&tree), &mut out)?;
         Ok(out)
@@ -275,29 +253,19 @@ fn normal_messages(value: &Val) -> Outcome<Val> {
         return Err(Fault::invalid("messages must be a list of JSON objects"));
     };
     if items.is_empty() {
-        return Err(Fault::invalid(
-            "messages is empty: give at least one message",
-        ));
+        return Err(Fault::invalid("messages is empty: give at least one message"));
     }
     let mut messages = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let Val::Dict(message) = item else {
-            return Err(Fault::invalid(format!(
-                "messages[{i}] is not a JSON object"
-            )));
+            return Err(Fault::invalid(format!("messages[{i}] is not a JSON object")));
         };
         let mut kept = Dict::new();
-        let present = message
-            .iter()
-            .filter(|(_, value)| !matches!(value, Val::None));
+        let present = message.iter().filter(|(_, value)| !matches!(value, Val::None));
         let present: Vec<_> = present.map(|(k, v)| (k.clone(), v.clone())).collect();
         let reasoning = ["reasoning_content", "thinking", "reasoning"]
             .iter()
-            .find_map(|name| {
-                get_str(message, name)
-                    .filter(|v| !matches!(v, Val::None))
-                    .cloned()
-            });
+            .find_map(|name| get_str(message, name).filter(|v| !matches!(v, Val::None)).cloned());
         if let Some(reasoning) = &reasoning {
             kept.insert(Key::Str("thinking".into()), reasoning.clone());
         }

@@ -7,9 +7,7 @@ use crate::fault::{Fault, Outcome};
 
 fn unsupported(sign: &str, a: &Val, b: &Val) -> Fault {
     let (a, b) = (a.type_name(), b.type_name());
-    Fault::invalid(format!(
-        "unsupported operand type(s) for {sign}: '{a}' and '{b}'"
-    ))
+    Fault::invalid(format!("unsupported operand type(s) for {sign}: '{a}' and '{b}'"))
 }
 
 fn overflow() -> Fault {
@@ -31,9 +29,7 @@ pub fn negate(value: &Val) -> Outcome<Val> {
             Some(i) => i.checked_neg().map(Val::Int).ok_or_else(overflow),
             None => {
                 let name = other.type_name();
-                Err(Fault::invalid(format!(
-                    "bad operand type for unary -: '{name}'"
-                )))
+                Err(Fault::invalid(format!("bad operand type for unary -: '{name}'")))
             }
         },
     }
@@ -49,9 +45,7 @@ pub fn add(a: &Val, b: &Val) -> Outcome<Val> {
         (Val::Undef(why), _) | (_, Val::Undef(why)) => Err(Fault::invalid(why.to_string())),
         (Val::Str(_), other) => {
             let name = other.type_name();
-            Err(Fault::invalid(format!(
-                "can only concatenate str (not \"{name}\") to str"
-            )))
+            Err(Fault::invalid(format!("can only concatenate str (not \"{name}\") to str")))
         }
         _ => arithmetic("+", a, b),
     }
@@ -64,26 +58,14 @@ pub fn multiply(a: &Val, b: &Val) -> Outcome<Val> {
     match (a, b) {
         (Val::Str(s), n) | (n, Val::Str(s)) if n.as_int().is_some() => {
             let times = n.as_int().unwrap_or(0).max(0);
-            Ok(Val::Str(if s.is_empty() {
-                "".into()
-            } else {
-                s.repeat(times as usize).into()
-            }))
+            Ok(Val::Str(if s.is_empty() { "".into() } else { s.repeat(times as usize).into() }))
         }
         (Val::List(x), n) | (n, Val::List(x)) if n.as_int().is_some() => {
-            let times = if x.is_empty() {
-                0
-            } else {
-                n.as_int().unwrap_or(0)
-            };
+            let times = if x.is_empty() { 0 } else { n.as_int().unwrap_or(0) };
             Ok(Val::list(repeat(x, times)))
         }
         (Val::Tuple(x), n) | (n, Val::Tuple(x)) if n.as_int().is_some() => {
-            let times = if x.is_empty() {
-                0
-            } else {
-                n.as_int().unwrap_or(0)
-            };
+            let times = if x.is_empty() { 0 } else { n.as_int().unwrap_or(0) };
             Ok(Val::tuple(repeat(x, times)))
         }
         _ => arithmetic("*", a, b),
@@ -155,9 +137,7 @@ pub fn contains(container: &Val, needle: &Val) -> Outcome<bool> {
         Val::Undef(_) => Ok(false),
         other => {
             let name = other.type_name();
-            Err(Fault::invalid(format!(
-                "argument of type '{name}' is not iterable"
-            )))
+            Err(Fault::invalid(format!("argument of type '{name}' is not iterable")))
         }
     }
 }
@@ -198,9 +178,7 @@ pub fn slice(
         return Err(Fault::invalid("slice step cannot be zero"));
     }
     let pick = |items: &[Val]| -> Vec<Val> {
-        slice_indices(items.len(), start, stop, step)
-            .map(|i| items[i].clone())
-            .collect()
+        slice_indices(items.len(), start, stop, step).map(|i| items[i].clone()).collect()
     };
     match value {
         Val::Str(text) => {
@@ -211,9 +189,8 @@ pub fn slice(
         Val::List(items) => Ok(Val::list(pick(items))),
         Val::Tuple(items) => Ok(Val::tuple(pick(items))),
         Val::Undef(why) => Err(Fault::invalid(why.to_string())),
-        other => Err(Fault::invalid(format!(
-            "'{}' object is not subscriptable",
-            other.type_name()
-        ))),
+        other => {
+            Err(Fault::invalid(format!("'{}' object is not subscriptable", other.type_name())))
+        }
     }
 }

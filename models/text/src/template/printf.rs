@@ -66,34 +66,14 @@ fn convert(code: char, value: &Val, spec: &Spec) -> Outcome<String> {
             let int = value.as_int().or(value.as_number().map(|f| f as i128));
             pad(plus(int.ok_or_else(wrong)?.to_string()), spec, true)
         }
-        'x' => pad(
-            plus(format!("{:x}", value.as_int().ok_or_else(wrong)?)),
-            spec,
-            true,
-        ),
-        'X' => pad(
-            plus(format!("{:X}", value.as_int().ok_or_else(wrong)?)),
-            spec,
-            true,
-        ),
-        'o' => pad(
-            plus(format!("{:o}", value.as_int().ok_or_else(wrong)?)),
-            spec,
-            true,
-        ),
+        'x' => pad(plus(format!("{:x}", value.as_int().ok_or_else(wrong)?)), spec, true),
+        'X' => pad(plus(format!("{:X}", value.as_int().ok_or_else(wrong)?)), spec, true),
+        'o' => pad(plus(format!("{:o}", value.as_int().ok_or_else(wrong)?)), spec, true),
         'f' | 'F' => {
             let float = value.as_number().ok_or_else(wrong)?;
-            pad(
-                plus(format!("{float:.*}", spec.precision.unwrap_or(6))),
-                spec,
-                true,
-            )
+            pad(plus(format!("{float:.*}", spec.precision.unwrap_or(6))), spec, true)
         }
-        other => {
-            return Err(Fault::invalid(format!(
-                "unsupported format character '{other}'"
-            )))
-        }
+        other => return Err(Fault::invalid(format!("unsupported format character '{other}'"))),
     })
 }
 
@@ -120,13 +100,7 @@ pub fn format(run: &mut Run<'_>, text: &str, args: &Val) -> Outcome<String> {
             let value = get_str(dict, &name).cloned();
             named = Some(value.ok_or_else(|| Fault::invalid(format!("format: no key '{name}'")))?);
         }
-        let mut spec = Spec {
-            left: false,
-            zero: false,
-            plus: false,
-            width: 0,
-            precision: None,
-        };
+        let mut spec = Spec { left: false, zero: false, plus: false, width: 0, precision: None };
         while let Some(flag @ ('-' | '0' | '+' | ' ')) = chars.peek().copied() {
             chars.next();
             spec.left |= flag == '-';
@@ -138,9 +112,7 @@ pub fn format(run: &mut Run<'_>, text: &str, args: &Val) -> Outcome<String> {
             chars.next();
             spec.precision = Some(number(&mut chars)?);
         }
-        let code = chars
-            .next()
-            .ok_or_else(|| Fault::invalid("incomplete format"))?;
+        let code = chars.next().ok_or_else(|| Fault::invalid("incomplete format"))?;
         if code == '%' {
             out.push('%');
             continue;
@@ -157,9 +129,7 @@ pub fn format(run: &mut Run<'_>, text: &str, args: &Val) -> Outcome<String> {
         run.reserve(out.len() as u128)?;
     }
     if values.next().is_some() && !matches!(args, Val::Dict(_)) {
-        return Err(Fault::invalid(
-            "not all arguments converted during string formatting",
-        ));
+        return Err(Fault::invalid("not all arguments converted during string formatting"));
     }
     Ok(out)
 }

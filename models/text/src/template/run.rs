@@ -45,15 +45,8 @@ impl<'a> Run<'a> {
         limits: Limits,
         clock: Clock,
     ) -> Run<'a> {
-        let values = 2 * variables
-            .iter()
-            .map(|(_, value)| value.weight())
-            .sum::<u64>();
-        let root = Scope {
-            id: 0,
-            parent: None,
-            vars: variables.into_iter().collect(),
-        };
+        let values = 2 * variables.iter().map(|(_, value)| value.weight()).sum::<u64>();
+        let root = Scope { id: 0, parent: None, vars: variables.into_iter().collect() };
         Run {
             fuel,
             value_bytes_max: values.max(8 * limits.output_bytes_max as u64),
@@ -77,9 +70,7 @@ impl<'a> Run<'a> {
                 self.fuel = rest;
                 Ok(())
             }
-            None => Err(Fault::exhausted(
-                "the chat template ran out of fuel (an endless loop?)",
-            )),
+            None => Err(Fault::exhausted("the chat template ran out of fuel (an endless loop?)")),
         }
     }
 
@@ -127,11 +118,7 @@ impl<'a> Run<'a> {
     }
 
     pub fn iterate(&mut self, value: &Val) -> Outcome<Vec<Val>> {
-        let count = if let Val::Str(s) = value {
-            s.len()
-        } else {
-            value.len().unwrap_or(0)
-        };
+        let count = if let Val::Str(s) = value { s.len() } else { value.len().unwrap_or(0) };
         self.burn(count as u64)?;
         value.iterate()
     }
@@ -152,11 +139,7 @@ impl<'a> Run<'a> {
         let id = self.next_scope_id;
         self.next_scope_id += 1;
         let previous = self.current;
-        self.scopes.push(Scope {
-            id,
-            parent: Some(previous),
-            vars: HashMap::new(),
-        });
+        self.scopes.push(Scope { id, parent: Some(previous), vars: HashMap::new() });
         self.current = self.scopes.len() - 1;
         previous
     }
@@ -178,9 +161,7 @@ impl<'a> Run<'a> {
     }
 
     pub fn define(&mut self, name: &str, value: Val) {
-        self.scopes[self.current]
-            .vars
-            .insert(name.to_owned(), value);
+        self.scopes[self.current].vars.insert(name.to_owned(), value);
     }
 
     pub fn write(&mut self, out: &mut String, text: &str) -> Outcome<()> {

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::eval::CallArgs;
 use super::run::Run;
 use super::value::{Dict, Key, Val};
-use super::{expr, methods, ops, tests};
+use super::{lookup, methods, ops, tests};
 use crate::fault::{Fault, Outcome};
 
 pub fn apply(run: &mut Run<'_>, name: &str, value: Val, args: CallArgs) -> Outcome<Val> {
@@ -28,11 +28,7 @@ pub fn apply(run: &mut Run<'_>, name: &str, value: Val, args: CallArgs) -> Outco
     }
     Ok(match name {
         "first" | "last" => {
-            let found = if name == "first" {
-                items.first()
-            } else {
-                items.last()
-            };
+            let found = if name == "first" { items.first() } else { items.last() };
             let why = || Val::undef(format!("no {name} item, sequence was empty"));
             found.cloned().unwrap_or_else(why)
         }
@@ -45,10 +41,8 @@ pub fn apply(run: &mut Run<'_>, name: &str, value: Val, args: CallArgs) -> Outco
         "select" | "reject" | "selectattr" | "rejectattr" => Val::list(select(name, items, &args)?),
         "max" | "min" => extreme(name, items, &args)?,
         "sort" => {
-            let (reverse, case) = (
-                args.flag(0, "reverse", false),
-                args.flag(1, "case_sensitive", false),
-            );
+            let (reverse, case) =
+                (args.flag(0, "reverse", false), args.flag(1, "case_sensitive", false));
             let attribute = args.get(2, "attribute").cloned();
             Val::list(sorted(items, attribute.as_ref(), case, reverse)?)
         }
@@ -76,11 +70,11 @@ fn path(item: &Val, attribute: Option<&Val>) -> Outcome<Val> {
             let mut value = item.clone();
             for part in name.split('.') {
                 let key = part.parse().map_or_else(|_| Val::str(part), Val::Int);
-                value = expr::item(&value, &key)?;
+                value = lookup::item(&value, &key)?;
             }
             Ok(value)
         }
-        Some(index) => expr::item(item, index),
+        Some(index) => lookup::item(item, index),
     }
 }
 
@@ -127,18 +121,10 @@ fn sorted(
 }
 
 fn map(run: &mut Run<'_>, items: Vec<Val>, mut args: CallArgs) -> Outcome<Val> {
-    let attribute = args
-        .named
-        .iter()
-        .find(|(name, _)| name == "attribute")
-        .map(|(_, v)| v.clone());
+    let attribute = args.named.iter().find(|(name, _)| name == "attribute").map(|(_, v)| v.clone());
     let mut out = Vec::new();
     if let Some(attribute) = attribute {
-        let default = args
-            .named
-            .into_iter()
-            .find(|(name, _)| name == "default")
-            .map(|(_, v)| v);
+        let default = args.named.into_iter().find(|(name, _)| name == "default").map(|(_, v)| v);
         for item in &items {
             let value = path(item, Some(&attribute))?;
             out.push(match (&value, &default) {
@@ -153,10 +139,7 @@ fn map(run: &mut Run<'_>, items: Vec<Val>, mut args: CallArgs) -> Outcome<Val> {
     }
     let filter = args.pos.remove(0).to_text();
     for item in items {
-        let args = CallArgs {
-            pos: args.pos.clone(),
-            named: args.named.clone(),
-        };
+        let args = CallArgs { pos: args.pos.clone(), named: args.named.clone() };
         out.push(run.filter(&filter, item, args)?);
     }
     Ok(Val::list(out))
@@ -191,11 +174,7 @@ fn select(name: &str, items: Vec<Val>, args: &CallArgs) -> Outcome<Vec<Val>> {
 fn extreme(name: &str, items: Vec<Val>, args: &CallArgs) -> Outcome<Val> {
     let case = args.flag(0, "case_sensitive", false);
     let mut best: Option<(Val, Val)> = None;
-    let wanted = if name == "max" {
-        Ordering::Greater
-    } else {
-        Ordering::Less
-    };
+    let wanted = if name == "max" { Ordering::Greater } else { Ordering::Less };
     for item in items {
         let key = folded(&path(&item, args.get(1, "attribute"))?, case);
         let better = match &best {
@@ -206,10 +185,7 @@ fn extreme(name: &str, items: Vec<Val>, args: &CallArgs) -> Outcome<Val> {
             best = Some((key, item));
         }
     }
-    Ok(best.map_or_else(
-        || Val::undef("no aggregated item, sequence was empty"),
-        |(_, item)| item,
-    ))
+    Ok(best.map_or_else(|| Val::undef("no aggregated item, sequence was empty"), |(_, item)| item))
 }
 
 fn unique(items: Vec<Val>, args: &CallArgs) -> Outcome<Val> {
@@ -237,9 +213,8 @@ fn groupby(items: Vec<Val>, args: &CallArgs) -> Outcome<Val> {
             _ => groups.push((key, value, vec![item])),
         }
     }
-    let pairs = groups
-        .into_iter()
-        .map(|(_, value, members)| Val::tuple(vec![value, Val::list(members)]));
+    let pairs =
+        groups.into_iter().map(|(_, value, members)| Val::tuple(vec![value, Val::list(members)]));
     Ok(Val::list(pairs.collect()))
 }
 
@@ -258,9 +233,7 @@ fn dictsort(value: &Val, args: &CallArgs) -> Outcome<Val> {
 }
 
 fn batch(items: Vec<Val>, args: &CallArgs) -> Outcome<Val> {
-    let size = usize::try_from(args.int(0, "linecount", 0)?)
-        .unwrap_or(0)
-        .clamp(1, 1_000_000);
+    let size = usize::try_from(args.int(0, "linecount", 0)?).unwrap_or(0).clamp(1, 1_000_000);
     let mut rows: Vec<Vec<Val>> = items.chunks(size).map(<[Val]>::to_vec).collect();
     let fill = args.get(1, "fill_with").filter(|v| !matches!(v, Val::None));
     if let (Some(last), Some(fill)) = (rows.last_mut(), fill) {
@@ -272,9 +245,7 @@ fn batch(items: Vec<Val>, args: &CallArgs) -> Outcome<Val> {
 }
 
 fn slices(items: Vec<Val>, args: &CallArgs) -> Outcome<Val> {
-    let count = usize::try_from(args.int(0, "slices", 0)?)
-        .unwrap_or(0)
-        .clamp(1, 4096);
+    let count = usize::try_from(args.int(0, "slices", 0)?).unwrap_or(0).clamp(1, 4096);
     let (size, extra) = (items.len() / count, items.len() % count);
     let fill = args.get(1, "fill_with").filter(|v| !matches!(v, Val::None));
     let mut rows = Vec::new();

@@ -29,15 +29,8 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const DAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
+const DAYS: [&str; 7] =
+    ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 impl Clock {
     fn is_valid(&self) -> bool {
@@ -134,10 +127,6 @@ fn field(code: char, t: &Clock) -> Outcome<String> {
         'n' => "\n".to_owned(),
         't' => "\t".to_owned(),
         '%' => "%".to_owned(),
-        other => {
-            return Err(Fault::invalid(format!(
-                "strftime_now: unknown field %{other}"
-            )))
-        }
+        other => return Err(Fault::invalid(format!("strftime_now: unknown field %{other}"))),
     })
 }

@@ -7,8 +7,7 @@ use super::{filters, ops};
 use crate::fault::{Fault, Outcome};
 
 fn argument<'v>(name: &str, args: &'v [Val]) -> Outcome<&'v Val> {
-    args.first()
-        .ok_or_else(|| Fault::invalid(format!("test '{name}' needs an argument")))
+    args.first().ok_or_else(|| Fault::invalid(format!("test '{name}' needs an argument")))
 }
 
 fn remainder(value: &Val, by: i128) -> Outcome<bool> {
@@ -109,10 +108,7 @@ const NAMES: [&str; 31] = [
 
 /// Python's view: what has a length and items, an undefined value included.
 fn is_sequence(value: &Val) -> bool {
-    matches!(
-        value,
-        Val::Str(_) | Val::List(_) | Val::Tuple(_) | Val::Dict(_) | Val::Undef(_)
-    )
+    matches!(value, Val::Str(_) | Val::List(_) | Val::Tuple(_) | Val::Dict(_) | Val::Undef(_))
 }
 
 /// str.islower() and str.isupper(): at least one cased character and none of the other case.

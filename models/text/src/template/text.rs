@@ -113,9 +113,9 @@ fn split_spaces(s: &str, most: usize, from_right: bool) -> Vec<&str> {
             break;
         }
         let (word, after) = if from_right {
-            let at = rest.rfind(is_space).map_or(0, |at| {
-                at + rest[at..].chars().next().map_or(0, char::len_utf8)
-            });
+            let at = rest
+                .rfind(is_space)
+                .map_or(0, |at| at + rest[at..].chars().next().map_or(0, char::len_utf8));
             (&rest[at..], &rest[..at])
         } else {
             let at = rest.find(is_space).unwrap_or(rest.len());

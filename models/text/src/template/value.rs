@@ -9,7 +9,6 @@ use std::rc::Rc;
 use indexmap::IndexMap;
 
 use super::eval::{LoopState, MacroDef};
-use super::float::float_repr;
 use crate::fault::{Fault, Outcome};
 
 #[derive(Clone)]
@@ -106,10 +105,7 @@ impl Key {
             Val::Float(f) => Key::Float(f.to_bits()),
             Val::Str(s) => Key::Str(s.clone()),
             other => {
-                return Err(Fault::invalid(format!(
-                    "unhashable type: '{}'",
-                    other.type_name()
-                )))
+                return Err(Fault::invalid(format!("unhashable type: '{}'", other.type_name())))
             }
         })
     }
@@ -143,18 +139,9 @@ impl Val {
     }
 
     pub fn dict(inner: Dict) -> Val {
-        let depth = inner
-            .values()
-            .map(Val::depth)
-            .max()
-            .unwrap_or(0)
-            .saturating_add(1);
+        let depth = inner.values().map(Val::depth).max().unwrap_or(0).saturating_add(1);
         let weight = dict_weight(&inner);
-        Val::Dict(Rc::new(Nested {
-            inner,
-            depth,
-            weight,
-        }))
+        Val::Dict(Rc::new(Nested { inner, depth, weight }))
     }
 
     /// Bytes it takes to print, copy or compare the value, about.
@@ -230,10 +217,7 @@ impl Val {
     pub fn iterate(&self) -> Outcome<Vec<Val>> {
         Ok(match self {
             Val::Undef(_) => Vec::new(),
-            Val::Str(s) => s
-                .chars()
-                .map(|c| Val::str(c.encode_utf8(&mut [0; 4])))
-                .collect(),
+            Val::Str(s) => s.chars().map(|c| Val::str(c.encode_utf8(&mut [0; 4]))).collect(),
             Val::List(items) | Val::Tuple(items) => items.inner.clone(),
             Val::Dict(dict) => dict.keys().map(Key::to_val).collect(),
             other => {
@@ -270,8 +254,7 @@ impl Val {
             }
             (Val::Dict(a), Val::Dict(b)) => {
                 a.len() == b.len()
-                    && a.iter()
-                        .all(|(key, x)| b.get(key).is_some_and(|y| x.equals(y)))
+                    && a.iter().all(|(key, x)| b.get(key).is_some_and(|y| x.equals(y)))
             }
             (Val::Namespace(a), Val::Namespace(b)) => Rc::ptr_eq(a, b),
             (Val::Macro(a), Val::Macro(b)) => Rc::ptr_eq(a, b),
@@ -305,144 +288,23 @@ impl Val {
         };
         order.ok_or_else(|| {
             let (a, b) = (self.type_name(), other.type_name());
-            Fault::invalid(format!(
-                "'{sign}' not supported between instances of '{a}' and '{b}'"
-            ))
+            Fault::invalid(format!("'{sign}' not supported between instances of '{a}' and '{b}'"))
         })
-    }
-
-    /// str(value), as `{{ value }}` and `~` print it.
-    pub fn to_text(&self) -> Rc<str> {
-        match self {
-            Val::Str(s) => s.clone(),
-            Val::Undef(_) => "".into(),
-            other => {
-                let mut out = String::new();
-                other.repr_into(&mut out);
-                out.into()
-            }
-        }
-    }
-
-    pub fn repr_into(&self, out: &mut String) {
-        match self {
-            Val::Undef(_) => out.push_str("Undefined"),
-            Val::None => out.push_str("None"),
-            Val::Bool(b) => out.push_str(if *b { "True" } else { "False" }),
-            Val::Int(i) => out.push_str(&i.to_string()),
-            Val::Float(f) => out.push_str(&float_repr(*f)),
-            Val::Str(s) => repr_str(s, out),
-            Val::List(items) => {
-                out.push('[');
-                repr_items(items, out);
-                out.push(']');
-            }
-            Val::Tuple(items) => {
-                out.push('(');
-                repr_items(items, out);
-                out.push_str(if items.len() == 1 { ",)" } else { ")" });
-            }
-            Val::Dict(dict) => repr_dict(dict, out),
-            Val::Namespace(dict) => {
-                out.push_str("<Namespace ");
-                repr_dict(&dict.borrow(), out);
-                out.push('>');
-            }
-            other => {
-                out.push('<');
-                out.push_str(other.type_name());
-                out.push('>');
-            }
-        }
     }
 }
 
 const ITEM_WEIGHT: u64 = 8;
 
 fn nest(inner: Vec<Val>) -> Rc<Nested<Vec<Val>>> {
-    let depth = inner
-        .iter()
-        .map(Val::depth)
-        .max()
-        .unwrap_or(0)
-        .saturating_add(1);
+    let depth = inner.iter().map(Val::depth).max().unwrap_or(0).saturating_add(1);
     let add = |sum: u64, item: &Val| sum.saturating_add(item.weight() + ITEM_WEIGHT);
     let weight = inner.iter().fold(0, add);
-    Rc::new(Nested {
-        inner,
-        depth,
-        weight,
-    })
+    Rc::new(Nested { inner, depth, weight })
 }
 
 fn dict_weight(dict: &Dict) -> u64 {
     dict.iter().fold(0, |sum, (key, value)| {
-        let key = if let Key::Str(s) = key {
-            s.len() as u64
-        } else {
-            0
-        };
+        let key = if let Key::Str(s) = key { s.len() as u64 } else { 0 };
         sum.saturating_add(key + value.weight() + 2 * ITEM_WEIGHT)
     })
-}
-
-fn repr_items(items: &[Val], out: &mut String) {
-    for (i, item) in items.iter().enumerate() {
-        if i > 0 {
-            out.push_str(", ");
-        }
-        item.repr_into(out);
-    }
-}
-
-fn repr_dict(dict: &Dict, out: &mut String) {
-    out.push('{');
-    for (i, (key, value)) in dict.iter().enumerate() {
-        if i > 0 {
-            out.push_str(", ");
-        }
-        key.to_val().repr_into(out);
-        out.push_str(": ");
-        value.repr_into(out);
-    }
-    out.push('}');
-}
-
-/// The standard library's debug form knows which characters Unicode calls printable; a leading
-/// letter keeps it from escaping combining marks, which Python prints.
-fn is_printable(c: char) -> bool {
-    if c.is_ascii() || c.is_control() {
-        return (' '..='~').contains(&c);
-    }
-    !['a', c]
-        .iter()
-        .collect::<String>()
-        .escape_debug()
-        .any(|e| e == '{')
-}
-
-fn repr_str(text: &str, out: &mut String) {
-    let quote = if text.contains('\'') && !text.contains('"') {
-        '"'
-    } else {
-        '\''
-    };
-    out.push(quote);
-    for c in text.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c == quote => {
-                out.push('\\');
-                out.push(c);
-            }
-            c if is_printable(c) => out.push(c),
-            c if (c as u32) < 0x100 => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c if (c as u32) < 0x10000 => out.push_str(&format!("\\u{:04x}", c as u32)),
-            c => out.push_str(&format!("\\U{:08x}", c as u32)),
-        }
-    }
-    out.push(quote);
 }
