@@ -4,7 +4,9 @@
 
 #include <benchmark/benchmark.h>
 
+#include <chrono>
 #include <map>
+#include <utility>
 
 #include "kernels/machine_peak.hpp"
 
@@ -17,8 +19,20 @@ struct machine_peaks {
   std::map<std::pair<int, instruction_path>, double> bfloat16_gflops;
 };
 
+// What all iterations of a benchmark took, by the wall clock.
+class bench_clock {
+ public:
+  [[nodiscard]] double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
 struct bench_work {
-  double bytes = 0;  // read or written, of one iteration
+  double seconds = 0;  // of all iterations: made before the loop, read right after it
+  double bytes = 0;    // read or written, of one iteration
   double flops = 0;
   int threads = 1;
   instruction_path path = instruction_path::avx2;

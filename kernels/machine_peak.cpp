@@ -16,7 +16,7 @@ constexpr std::int64_t read_run_bytes = std::int64_t{1} << 20;
 constexpr int read_passes = 5;
 // Short passes, many of them: one that nobody interrupted is among them.
 constexpr int matmul_passes = 24;
-constexpr double matmul_pass_operations = 2e9;
+constexpr double task_operations = 1e8;
 constexpr std::int64_t tasks_per_thread = 4;
 
 template <class Work>
@@ -46,19 +46,47 @@ std::uint64_t sum_words(const std::uint64_t* words, std::int64_t count) {
 struct panel_shape {
   std::int64_t rows = 0;
   std::int64_t inputs = 0;
+  std::int64_t blocks = 0;
   std::int64_t input_bytes = 0;
   std::int64_t weight_bytes = 0;
   std::int64_t sums_bytes = 0;
+
+  [[nodiscard]] std::int64_t bytes() const { return input_bytes + weight_bytes + sums_bytes; }
+  [[nodiscard]] double operations() const {
+    return 2.0 * static_cast<double>(rows * inputs * blocks * tile_outputs);
+  }
 };
 
+// Bfloat16: 128 KiB of input and 64 KiB of weights for L2, 8 and 16 KiB for L1.
 panel_shape shape_of(operand_home home, std::int64_t element_bytes, std::int64_t weight_bytes) {
-  panel_shape shape;
-  shape.rows = home == operand_home::l2 ? 128 : 32;
-  shape.inputs = home == operand_home::l2 ? 512 : 128;
+  const bool far = home == operand_home::l2;
+  panel_shape shape{.rows = far ? 128 : 32, .inputs = far ? 512 : 256, .blocks = far ? 4 : 2};
+  if (!far) shape.inputs = shape.inputs * 2 / std::max(element_bytes, weight_bytes);
   shape.input_bytes = shape.rows * shape.inputs * element_bytes;
-  shape.weight_bytes = matmul_detail::block_max * tile_outputs * shape.inputs * weight_bytes;
-  shape.sums_bytes = shape.rows * matmul_detail::block_max * tile_outputs * 4;
+  shape.weight_bytes = shape.blocks * tile_outputs * shape.inputs * weight_bytes;
+  shape.sums_bytes = shape.rows * shape.blocks * tile_outputs * 4;
   return shape;
+}
+
+matmul_detail::panel panel_of(const panel_shape& shape, matmul_detail::input_form form,
+                              dtype weights, std::byte* memory) {
+  const std::int64_t element_bytes = form == matmul_detail::input_form::float32_rows ? 4 : 2;
+  const bool tiles = form == matmul_detail::input_form::bfloat16_tiles;
+  matmul_detail::panel work;
+  work.input = memory + shape.weight_bytes;
+  work.input_row_bytes = tiles ? tile_inputs * 2 : shape.inputs * element_bytes;
+  work.input_step_bytes = tiles ? tile_inputs * tile_outputs * 2 : 0;
+  work.input_tile_bytes = tile_outputs * shape.inputs * element_bytes;
+  work.rows = shape.rows;
+  work.weights = memory;
+  work.block_bytes = shape.weight_bytes / shape.blocks;
+  work.blocks = shape.blocks;
+  work.steps = weights == dtype::float32 ? shape.inputs : shape.inputs / tile_inputs;
+  work.sums = reinterpret_cast<float*>(memory + shape.weight_bytes + shape.input_bytes);
+  work.sums_stride = shape.blocks * tile_outputs;
+  work.target = work.sums;
+  work.target_stride = work.sums_stride;
+  return work;
 }
 
 }  // namespace
@@ -82,46 +110,26 @@ double measure_read_bandwidth(thread_pool& pool) {
 
 double measure_matmul_peak(thread_pool& pool, instruction_path path, dtype weights,
                            operand_home home) {
-  using namespace matmul_detail;
-  const kernel with = kernel_of(path, weights);
+  const matmul_detail::kernel with = matmul_detail::kernel_of(path, weights);
   if (with.run == nullptr) return 0;
-  const std::int64_t element_bytes = with.form == input_form::float32_rows ? 4 : 2;
-  const auto weight_bytes = static_cast<std::int64_t>(size_of(weights));
-  const panel_shape shape = shape_of(home, element_bytes, weight_bytes);
-  const std::int64_t bytes = shape.input_bytes + shape.weight_bytes + shape.sums_bytes;
-  const auto memory = buffer::allocate(static_cast<std::size_t>(bytes * pool.threads()),
+  const std::int64_t element_bytes = with.form == matmul_detail::input_form::float32_rows ? 4 : 2;
+  const panel_shape shape =
+      shape_of(home, element_bytes, static_cast<std::int64_t>(size_of(weights)));
+  const auto memory = buffer::allocate(static_cast<std::size_t>(shape.bytes() * pool.threads()),
                                        "the matrix product measurement");
   if (!memory) return 0;
-  const double operations =
-      2.0 * static_cast<double>(shape.rows * shape.inputs * block_max * tile_outputs);
-  const auto repeats = static_cast<std::int64_t>(matmul_pass_operations / operations) / 8 + 1;
+  // Memory never written is one page of zeros, however large, and always in L1.
+  std::memset(memory->data(), 0x3C, memory->size());
+  const auto repeats = static_cast<std::int64_t>(task_operations / shape.operations()) + 1;
   const std::int64_t tasks = tasks_per_thread * pool.threads();
   const double seconds = best_seconds(matmul_passes, [&] {
     pool.parallel_for(tasks, [&](std::int64_t, int thread) {
-      std::byte* const own = memory->data() + thread * bytes;
-      panel work{.input = own + shape.weight_bytes,
-                 .input_row_bytes = shape.inputs * element_bytes,
-                 .input_step_bytes = element_bytes,
-                 .input_tile_bytes = tile_outputs * shape.inputs * element_bytes,
-                 .rows = shape.rows,
-                 .weights = own,
-                 .block_bytes = tile_outputs * shape.inputs * weight_bytes,
-                 .blocks = block_max,
-                 .steps = weights == dtype::float32 ? shape.inputs : shape.inputs / tile_inputs,
-                 .sums = reinterpret_cast<float*>(own + shape.weight_bytes + shape.input_bytes),
-                 .sums_stride = block_max * tile_outputs,
-                 .resume = false,
-                 .target = nullptr,
-                 .target_stride = block_max * tile_outputs};
-      work.target = work.sums;
-      if (with.form == input_form::bfloat16_tiles) {
-        work.input_row_bytes = tile_inputs * 2;
-        work.input_step_bytes = tile_inputs * tile_outputs * 2;
-      }
+      const matmul_detail::panel work =
+          panel_of(shape, with.form, weights, memory->data() + thread * shape.bytes());
       for (std::int64_t i = 0; i < repeats; ++i) with.run(work);
     });
   });
-  return operations * static_cast<double>(repeats * tasks) / seconds / 1e9;
+  return shape.operations() * static_cast<double>(repeats * tasks) / seconds / 1e9;
 }
 
 }  // namespace troupe::kernels

@@ -22,6 +22,7 @@ void pack(benchmark::State& state, const machine_peaks& peaks, source_dtype sour
       *packed_tensor::allocate({.outputs = outputs, .run_ends = {inputs}, .type = type});
   const std::size_t piece_bytes = static_cast<std::size_t>(piece * inputs) * size_of(source);
   const std::vector<std::byte> rows(piece_bytes * (outputs / piece), std::byte{0x3C});
+  const bench_clock clock;
   for (auto _ : state) {
     pool.parallel_for(outputs / piece, [&](std::int64_t index, int) {
       made.pack({.rows = std::span(rows).subspan(static_cast<std::size_t>(index) * piece_bytes,
@@ -32,7 +33,9 @@ void pack(benchmark::State& state, const machine_peaks& peaks, source_dtype sour
     });
   }
   report(state, peaks,
-         {.bytes = static_cast<double>(rows.size() + made.bytes()), .threads = threads});
+         {.seconds = clock.seconds(),
+          .bytes = static_cast<double>(rows.size() + made.bytes()),
+          .threads = threads});
 }
 
 void embed_rows(benchmark::State& state, const machine_peaks& peaks, dtype type, int threads) {
@@ -44,12 +47,14 @@ void embed_rows(benchmark::State& state, const machine_peaks& peaks, dtype type,
     ids[i] = static_cast<std::int32_t>(i * 7919 % outputs);
   }
   const buffer output = *buffer::allocate(ids.size() * inputs * 4, "output");
+  const bench_clock clock;
   for (auto _ : state) {
     embed(pool,
           {.table = &table, .local_ids = ids, .output = output.view(dtype::float32, 512, inputs)});
   }
   report(state, peaks,
-         {.bytes = static_cast<double>(ids.size() * inputs * (4 + size_of(type))),
+         {.seconds = clock.seconds(),
+          .bytes = static_cast<double>(ids.size() * inputs * (4 + size_of(type))),
           .threads = threads});
 }
 

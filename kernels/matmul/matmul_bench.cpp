@@ -55,6 +55,7 @@ void run(benchmark::State& state, const machine_peaks& peaks, const shape& of) {
   const buffer output =
       *buffer::allocate(static_cast<std::size_t>(of.rows * of.outputs) * 4, "output");
   std::size_t turn = 0;
+  const bench_clock clock;
   for (auto _ : state) {
     matmul(of.path, pool,
            {.input = input.view(of.type, of.rows, of.inputs),
@@ -64,7 +65,8 @@ void run(benchmark::State& state, const machine_peaks& peaks, const shape& of) {
            scratch);
   }
   report(state, peaks,
-         {.bytes = static_cast<double>(weights[0].bytes()),
+         {.seconds = clock.seconds(),
+          .bytes = static_cast<double>(weights[0].bytes()),
           .flops = 2.0 * static_cast<double>(of.rows * of.inputs * of.outputs),
           .threads = of.threads,
           .path = of.path,

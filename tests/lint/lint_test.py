@@ -142,7 +142,8 @@ class third_party_test(planted):
     def test_catches_benchmark_outside_of_benchmarks(self):
         self.assert_catches("third_party", "kernels/a.cpp", "#include <benchmark/benchmark.h>\n")
         self.assert_passes("kernels/a_bench.cpp", "#include <benchmark/benchmark.h>\n")
-        self.assert_passes("kernels/a_bench.hpp", "#pragma once\n#include <benchmark/benchmark.h>\n")
+        bench_header = "#pragma once\n#include <benchmark/benchmark.h>\n"
+        self.assert_passes("kernels/a_bench.hpp", bench_header)
 
     def test_catches_a_third_party_without_owner(self):
         self.assert_catches("third_party", "base/a.cpp", "#include <absl/status/status.h>\n")
