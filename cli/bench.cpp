@@ -91,7 +91,7 @@ machine_limits measure_machine(const opened_model& opened, int threads) {
   kernels::thread_pool pool({.threads = threads});
   return {.read_gb_per_s = kernels::measure_read_bandwidth(pool),
           .matmul_gflop_per_s =
-              kernels::measure_matmul_peak(pool, opened.profile.path, opened.profile.weights)};
+              kernels::measure_product_peak(pool, opened.profile.path, opened.profile.weights)};
 }
 
 nlohmann::ordered_json json_of(const spread& of) {

@@ -45,6 +45,6 @@ void report(benchmark::State& state, const machine_peaks& peaks, const bench_wor
 // One for each op; called by the program's main.
 void register_matmul_benchmarks(const machine_peaks& peaks);
 void register_packed_tensor_benchmarks(const machine_peaks& peaks);
-void register_attention_benchmarks();
+void register_attention_benchmarks(const machine_peaks& peaks);
 
 }  // namespace troupe::kernels

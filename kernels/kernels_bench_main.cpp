@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "kernels/kernels_bench.hpp"
+#include "kernels/vector_bench.hpp"
 
 namespace troupe::kernels {
 
@@ -56,7 +57,8 @@ int main(int count, char** arguments) {
   const troupe::kernels::machine_peaks peaks = troupe::kernels::measure_peaks();
   troupe::kernels::register_matmul_benchmarks(peaks);
   troupe::kernels::register_packed_tensor_benchmarks(peaks);
-  troupe::kernels::register_attention_benchmarks();
+  troupe::kernels::register_attention_benchmarks(peaks);
+  troupe::kernels::register_vector_benchmarks(peaks);
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   return 0;

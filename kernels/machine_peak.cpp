@@ -4,8 +4,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <vector>
 
 #include "kernels/buffer.hpp"
+#include "kernels/cpu_ops.hpp"
 #include "kernels/matmul/matmul_work.hpp"
 
 namespace troupe::kernels {
@@ -16,6 +18,7 @@ constexpr std::int64_t read_run_bytes = std::int64_t{1} << 20;
 constexpr int read_passes = 5;
 // Short passes, many of them: one that nobody interrupted is among them.
 constexpr int matmul_passes = 24;
+constexpr int product_passes = 8;
 constexpr double task_operations = 1e8;
 constexpr std::int64_t tasks_per_thread = 4;
 
@@ -130,6 +133,35 @@ double measure_matmul_peak(thread_pool& pool, instruction_path path, dtype weigh
     });
   });
   return shape.operations() * static_cast<double>(repeats * tasks) / seconds / 1e9;
+}
+
+double measure_product_peak(thread_pool& pool, instruction_path path, dtype type) {
+  constexpr std::int64_t rows = 512;
+  constexpr std::int64_t inputs = 4096;
+  constexpr std::int64_t outputs = 4096;
+  auto ops = make_cpu_ops(path);
+  auto weights = packed_tensor::allocate({.outputs = outputs, .run_ends = {inputs}, .type = type});
+  const auto input = buffer::allocate(rows * inputs * size_of(type), "the product measurement");
+  const auto output = buffer::allocate(rows * outputs * sizeof(float), "the product measurement");
+  if (!ops || !weights || !input || !output) return 0;
+  // One block of rows serves for all: the rate does not depend on the numbers.
+  std::vector<std::byte> block(static_cast<std::size_t>(tile_outputs * inputs) * 2,
+                               std::byte{0x3C});
+  for (std::int64_t first = 0; first < outputs; first += tile_outputs) {
+    weights->pack({.rows = block,
+                   .source = source_dtype::bfloat16,
+                   .first_output = first,
+                   .outputs = tile_outputs});
+  }
+  std::memset(input->data(), 0x3C, input->size());
+  cpu_queue queue(pool);
+  const double seconds = best_seconds(product_passes, [&] {
+    (*ops)->matmul(queue, {input->view(type, rows, inputs),
+                           &*weights,
+                           {},
+                           output->view(dtype::float32, rows, outputs)});
+  });
+  return 2.0 * static_cast<double>(rows * inputs * outputs) / seconds / 1e9;
 }
 
 }  // namespace troupe::kernels

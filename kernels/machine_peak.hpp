@@ -25,12 +25,21 @@ enum class operand_home : std::uint8_t {
 };
 
 // The rate of the path's inner kernel on all threads at once, when nothing is packed, summed in a
-// tree or read from memory; the best of several passes. "Share of peak" always means the share of
-// the L2 figure. It is a stricter measure than a library's best product: where it gave 2,100
-// GFLOP/s with one thread of AMX, oneDNN reached 910 at 512 x 4096 x 4096 and 1,140 at 512 x 1024 x
-// 3072. Units: GFLOP/s. 0 where the path cannot run. `path` must be one of
-// supported_paths(bfloat16). Cost: about 50 ms.
+// tree or read from memory; the best of several passes: what the instructions could do, and the
+// denominator of the kernels' benchmarks (L2). A whole product is far from it: where
+// this gave 1,890 GFLOP/s with one thread of AMX, oneDNN had reached 874 at 512 x 4096 x 4096.
+//
+// Units: GFLOP/s. 0 where the path cannot run. `path` must be one of supported_paths(bfloat16).
+//
+// Cost: about 50 ms.
 [[nodiscard]] double measure_matmul_peak(thread_pool& pool, instruction_path path, dtype weights,
                                          operand_home home = operand_home::l2);
+
+// The rate of one whole product, 512 x 4096 x 4096, as a model would call it: packing the input,
+// weights from the shared cache or memory, results written. Best of several. The usual yardstick
+// of libraries, and the denominator of `troupe bench`'s prefill share.
+// Units: GFLOP/s. 0 where the path cannot run or the memory cannot be had.
+// Cost: 50 MiB (bfloat16) and about a second.
+[[nodiscard]] double measure_product_peak(thread_pool& pool, instruction_path path, dtype type);
 
 }  // namespace troupe::kernels

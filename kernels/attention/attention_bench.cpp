@@ -120,16 +120,7 @@ void register_shape(const machine_peaks& peaks, const std::string& name, shape o
 
 }  // namespace
 
-void register_attention_benchmarks() {
-  machine_peaks peaks;
-  for (const int threads : {1, 2}) {
-    thread_pool pool({.threads = threads});
-    peaks.read_gbytes[threads] = measure_read_bandwidth(pool);
-    for (const instruction_path path : supported_paths(dtype::bfloat16)) {
-      peaks.bfloat16_gflops[{threads, path}] = measure_matmul_peak(pool, path, dtype::bfloat16);
-      peaks.float32_gflops[{threads, path}] = measure_matmul_peak(pool, path, dtype::float32);
-    }
-  }
+void register_attention_benchmarks(const machine_peaks& peaks) {
   register_shape(peaks, "prefill_512", {.rows = 512});
   register_shape(peaks, "prefill_4096", {.rows = 4096});
   register_shape(peaks, "prefill_64_at_4096", {.first_position = 4096, .rows = 64});
