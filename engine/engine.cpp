@@ -30,6 +30,9 @@ base::result<void> engine::check(const sequence_log& log) const {
                         " is outside the vocabulary of " + std::to_string(options_.vocab_size));
     }
   }
+  if (finished(log, options_.eos_token_ids, options_.max_model_len)) {
+    return refuse(base::error_code::invalid_argument, "the sequence has ended already");
+  }
   if (log.size() >= options_.max_model_len) {
     return refuse(base::error_code::invalid_argument,
                   "the prompt has " + std::to_string(log.size()) + " tokens; max_model_len is " +

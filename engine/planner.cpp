@@ -99,6 +99,19 @@ void planner::release(live_sequence& sequence) {
   sequence.computed = 0;
 }
 
+bool planner::preempt_youngest(std::size_t first) {
+  for (std::size_t i = sequences_.size(); i-- > first;) {
+    const auto& tables = sequences_[i]->block_tables;
+    if (std::all_of(tables.begin(), tables.end(), [](const auto& of) { return of.empty(); })) {
+      continue;
+    }
+    release(*sequences_[i]);
+    ++preemptions_;
+    return true;
+  }
+  return false;
+}
+
 planned_rows planner::plan_rows(live_sequence& sequence, std::int64_t tokens) const {
   planned_rows rows;
   rows.sequence = sequence.id;
@@ -128,30 +141,14 @@ step_plan planner::next(base::epoch_id epoch) {
   for (std::size_t i = 0; i < sequences_.size() && budget > 0; ++i) {
     if (static_cast<std::int64_t>(plan.sequences.size()) == options_.max_num_seqs) break;
     live_sequence& sequence = *sequences_[i];
-    drop_out_of_window(
-        sequence);  // before this step's rows: within a step nobody else may write there
-    // Later sequences that are decoding keep a token of the budget each, so that a long prompt
-    // never stops them.
-    std::int64_t decoding_later = 0;
-    for (std::size_t j = i + 1; j < sequences_.size(); ++j) {
-      const live_sequence& later = *sequences_[j];
-      if (later.computed > 0 && later.log.size() - later.computed == 1) ++decoding_later;
-    }
+    // Before this step's rows are planned: within a step nobody else may write there.
+    drop_out_of_window(sequence);
     const std::int64_t left = sequence.log.size() - sequence.computed;
-    const std::int64_t room = std::max<std::int64_t>(1, budget - decoding_later);
-    const std::int64_t tokens = std::min({left, room, options_.prefill_chunk, budget});
-    while (!reserve(sequence, sequence.computed + tokens) && i + 1 < sequences_.size()) {
-      // Take the youngest one's blocks; younger ones than this are not planned yet.
-      auto holder = std::find_if(
-          sequences_.rbegin(), sequences_.rend() - static_cast<long>(i) - 1, [](const auto& other) {
-            return std::any_of(other->block_tables.begin(), other->block_tables.end(),
-                               [](const auto& table) { return !table.empty(); });
-          });
-      if (holder == sequences_.rend() - static_cast<long>(i) - 1) break;
-      release(**holder);
-      ++preemptions_;
+    const std::int64_t tokens = std::min({left, options_.prefill_chunk, budget});
+    // Younger ones than this are not planned yet, so their blocks may go.
+    while (!reserve(sequence, sequence.computed + tokens)) {
+      if (!preempt_youngest(i + 1)) return plan;  // older ones hold the pool
     }
-    if (!reserve(sequence, sequence.computed + tokens)) break;  // older ones hold the pool
     plan.sequences.push_back(plan_rows(sequence, tokens));
     budget -= tokens;
   }

@@ -1,9 +1,10 @@
 // The batch planner: which tokens of which sequences the next step computes, and in which blocks.
 //
-// Every step takes one token of each sequence that is decoding and fills the rest of the token
-// budget with chunks of prompts, oldest first. A sequence without room gives its blocks back and is
-// computed again from its log later (preemption by recompute): the youngest goes first, so the
-// oldest always finishes. No tokens depend on any of this.
+// A step goes through the sequences, oldest first, under a budget of tokens: one token of each that
+// is decoding, a chunk of each whose prompt is not done. The ones that decode are the older ones,
+// so a long prompt that arrives never stops them. A sequence without room takes the blocks of the
+// youngest, which is computed again from its log later (preemption by recompute), so the oldest
+// always finishes. No tokens depend on any of this.
 //
 // One thread. Bounds: max_num_seqs sequences run at once; the queue before them is the engine's.
 #pragma once
@@ -62,6 +63,8 @@ class planner {
   [[nodiscard]] bool reserve(live_sequence& sequence, std::int64_t positions);
   void drop_out_of_window(live_sequence& sequence);
   void release(live_sequence& sequence);
+  // Takes the blocks of the youngest sequence from index `first` on that has any. False: none has.
+  [[nodiscard]] bool preempt_youngest(std::size_t first);
   [[nodiscard]] planned_rows plan_rows(live_sequence& sequence, std::int64_t tokens) const;
 
   planner_options options_;

@@ -101,6 +101,16 @@ TROUPE_AMX void multiply_pairs_of_tiles(const panel& work) {
   }
 }
 
+// The next step's weights, while this one's are multiplied. The hardware looks ahead within a page
+// only, and has four streams to follow: this brings 2 to 7 % at one row, nothing at 16; further
+// ahead loses.
+inline void fetch_tile(const std::byte* tile) {
+#pragma GCC unroll 16
+  for (std::int64_t row = 0; row < 16; ++row) {
+    __builtin_prefetch(tile + row * weight_row_bytes, 0, 3);
+  }
+}
+
 // The last 16 rows or fewer, from `row` on.
 template <int blocks>
 TROUPE_AMX void multiply_row(const panel& work, std::int64_t row) {
@@ -120,6 +130,10 @@ TROUPE_AMX void multiply_row(const panel& work, std::int64_t row) {
   const std::byte* weights = work.weights;
   const std::int64_t next = work.block_bytes;
   for (std::int64_t step = 0; step < work.steps; ++step) {
+    fetch_tile(weights + weight_step_bytes);
+    if constexpr (blocks > 1) fetch_tile(weights + 1 * next + weight_step_bytes);
+    if constexpr (blocks > 2) fetch_tile(weights + 2 * next + weight_step_bytes);
+    if constexpr (blocks > 3) fetch_tile(weights + 3 * next + weight_step_bytes);
     _tile_loadd(4, input, work.input_row_bytes);
     _tile_loadd(6, weights, weight_row_bytes);
     _tile_dpbf16ps(0, 4, 6);

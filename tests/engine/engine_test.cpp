@@ -171,6 +171,8 @@ TEST_F(Engine, RefusesARequestThatCannotBeRunSayingWhy) {
   sequence_log resumed = log({1});
   resumed.emitted_ids = {300};
   EXPECT_EQ(refusal(resumed, wrong), "token id 300 at position 1 is outside the vocabulary of 256");
+  resumed.emitted_ids = {1, 2, 3, 4};
+  EXPECT_EQ(refusal(resumed, wrong), "the sequence has ended already");
   EXPECT_EQ(refusal(log(prompt_of(200, 256, 1)), wrong),
             "the prompt has 200 tokens; max_model_len is 200 and must leave room for one more");
 }
