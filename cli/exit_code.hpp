@@ -33,9 +33,9 @@ inline exit_code report(const base::error& error, exit_code code) {
 inline exit_code report(const base::error& error) {
   return report(error, exit_code_of(error.code));
 }
-// A flag or key that cannot be: always exit code 2.
+// A flag or key that cannot be: always exit code 2. The message begins with the command.
 inline exit_code report_usage(const std::string& message) {
-  std::fprintf(stderr, "troupe: %s [invalid_argument]\n", message.c_str());
+  std::fprintf(stderr, "%s [invalid_argument]\n", message.c_str());
   return exit_code::usage;
 }
 

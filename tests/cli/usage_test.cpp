@@ -10,12 +10,12 @@ namespace {
 
 using testing::HasSubstr;
 
-// One line, the program's name in front, a stable code at its end.
+// One line, the program's or the command's name in front, a stable code at its end.
 void expect_one_line(const outcome& got, int code, const std::string& text,
                      const std::string& error_code = "invalid_argument") {
   EXPECT_EQ(got.code, code) << got.err;
   EXPECT_EQ(got.out, "");
-  EXPECT_EQ(got.err, "troupe: " + text + " [" + error_code + "]\n");
+  EXPECT_EQ(got.err, text + " [" + error_code + "]\n");
 }
 
 TEST(Usage, UnknownFlagNamesTheNearestOne) {
@@ -56,7 +56,7 @@ TEST(Usage, ExactlyOnePromptIsAsked) {
 TEST(Usage, MalformedTokenIdsSayWhere) {
   expect_one_line(
       run({"generate", model("llama_plain"), "--output", "json", "--prompt-token-ids", "1,x"}), 2,
-      "--prompt-token-ids: not a list like 1,2,3 at character 3");
+      "troupe: --prompt-token-ids: not a list like 1,2,3 at character 3");
 }
 
 TEST(Usage, TokenIdOutsideTheVocabularyIsRefused) {
