@@ -88,7 +88,8 @@ void run(benchmark::State& state, const machine_peaks& peaks, const shape& of) {
          .output = as_heads(output.view(dtype::float32, of.rows, heads * head_dim), head_dim)},
         scratch);
   }
-  const auto pairs = static_cast<double>(of.rows * of.first_position + of.rows * (of.rows + 1) / 2);
+  const auto pairs = static_cast<double>(of.rows) * (static_cast<double>(of.first_position) +
+                                                     static_cast<double>(of.rows + 1) / 2);
   report(state, peaks,
          {.bytes = 2.0 * static_cast<double>(end * kv_heads * head_dim) *
                    static_cast<double>(size_of(of.cache)),

@@ -85,7 +85,8 @@ TEST_P(Sums, ManyInARowKeepTheirOrder) {
       std::vector<float> values(count, static_cast<float>(round + group.rank()));
       ASSERT_TRUE(group.all_reduce_sum(epoch, values).has_value());
       const int ranks = group.size();
-      const auto sum = static_cast<float>(ranks * round + ranks * (ranks - 1) / 2);
+      const auto sum =
+          static_cast<float>(ranks * round) + static_cast<float>(ranks * (ranks - 1)) / 2.0F;
       for (const float value : values) ASSERT_EQ(value, sum) << "round " << round;
     }
   });
