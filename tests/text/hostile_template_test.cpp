@@ -1,5 +1,7 @@
 // Chat templates and requests that want too much: each bound once.
+#include <initializer_list>
 #include <random>
+#include <string>
 
 #include "models/text/chat_template.hpp"
 #include "tests/text/golden_files.hpp"
@@ -102,13 +104,14 @@ TEST(ChatTemplate, BoundsItsOutput) {
 }
 
 TEST(ChatTemplate, BoundsItsMemory) {
-  for (const char* source : {
-           "{% set n = namespace(s='x') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}"
-           "{% endfor %}",
-           "{% set n = namespace(s='x') %}{% for i in range(99) %}{% set n.s = n.s + n.s %}"
-           "{% endfor %}",
-           "{% set n = namespace(s=[1]) %}{% for i in range(99) %}{% set n.s = n.s + n.s %}"
-           "{% endfor %}",
+  const auto doubled = [](const std::string& start, const std::string& sum) {
+    return "{% set n = namespace(s=" + start + ") %}{% for i in range(99) %}{% set n.s = " + sum +
+           " %}{% endfor %}";
+  };
+  for (const std::string& source : std::initializer_list<std::string>{
+           doubled("'x'", "n.s ~ n.s"),
+           doubled("'x'", "n.s + n.s"),
+           doubled("[1]", "n.s + n.s"),
            "{{ 'x' * 99999999999 }}",
            "{{ ([0] * 99999999999)|length }}",
            "{{ ('x' * 8000).replace('x', 'y' * 8000)|length }}",
