@@ -128,7 +128,7 @@ void expect_near(padded_matrix<T>& actual, padded_matrix<U>& expected, const Tol
 }
 
 [[nodiscard]] inline std::vector<instruction_path> paths() {
-  const auto found = supported_paths(dtype::bfloat16);
+  auto found = supported_paths(dtype::bfloat16);
   EXPECT_FALSE(found.empty()) << "no instruction path on this CPU";
   return found;
 }
