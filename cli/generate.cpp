@@ -1,11 +1,11 @@
 // troupe generate MODEL: one request, no server.
 #include <charconv>
-#include <fstream>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/entropy.hpp"
+#include "cli/bounded_file.hpp"
 #include "cli/commands.hpp"
 #include "cli/generation.hpp"
 #include "cli/json_number.hpp"
@@ -53,22 +53,6 @@ base::result<std::vector<std::int32_t>> parse_ids(const std::string& list) {
     at = stop == end ? end : stop + 1;
   }
   return ids;
-}
-
-base::result<std::string> read_prompt_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    return base::fail(base::error_code::invalid_argument, "cli",
-                      "--prompt-file: cannot open " + path);
-  }
-  std::string text(generate_limits::prompt_bytes_max + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(file.gcount()));
-  if (text.size() > generate_limits::prompt_bytes_max) {
-    return base::fail(base::error_code::invalid_argument, "cli",
-                      "--prompt-file: " + path + " is larger than 16 MiB");
-  }
-  return text;
 }
 
 // A request's seed, or one drawn now: from here on nothing is random.
@@ -156,7 +140,8 @@ base::result<generation_request> make_request(const generate_flags& flags,
   } else {
     std::string prompt = flags.prompt;
     if (!flags.prompt_file.empty()) {
-      TROUPE_TRY(text, read_prompt_file(flags.prompt_file));
+      TROUPE_TRY(text, read_bounded_file("--prompt-file", flags.prompt_file,
+                                         generate_limits::prompt_bytes_max));
       prompt = std::move(text);
     }
     TROUPE_TRY(ids, tokenizer->encode(prompt, {}));

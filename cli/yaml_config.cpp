@@ -1,9 +1,10 @@
 #include "cli/yaml_config.hpp"
 
+#include "cli/bounded_file.hpp"
+
 #include <yaml-cpp/yaml.h>
 
 #include <cctype>
-#include <fstream>
 #include <vector>
 
 namespace troupe::cli {
@@ -13,20 +14,12 @@ namespace {
   throw CLI::FileError("--config: " + what, CLI::ExitCodes::FileError);
 }
 
-std::string read_bounded(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) refuse("cannot open " + path);
-  std::string text(config_limits::file_bytes_max + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(file.gcount()));
-  if (text.size() > config_limits::file_bytes_max) refuse(path + " is larger than 1 MiB");
-  return text;
-}
-
 YAML::Node load_map(const std::string& path) {
+  const auto text = read_bounded_file("--config", path, config_limits::file_bytes_max);
+  if (!text) throw CLI::FileError(text.error().message, CLI::ExitCodes::FileError);
   YAML::Node root;
   try {
-    root = YAML::Load(read_bounded(path));
+    root = YAML::Load(*text);
   } catch (const YAML::Exception& error) {
     refuse(std::string("not YAML: ") + error.what());
   }
@@ -71,6 +64,7 @@ void apply_config(CLI::App& parser) {
   const CLI::Option* const config = parser.get_option("--config");
   if (config->count() == 0) return;
   for (const auto& entry : load_map(config->results().front())) {
+    if (!entry.first.IsScalar()) refuse("a key is not a flag's name");
     const auto key = entry.first.as<std::string>();
     CLI::Option* const option = parser.get_option_no_throw("--" + key);
     if (option == nullptr || option == config) throw CLI::ConfigError::Extras(key);

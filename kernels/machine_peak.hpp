@@ -26,11 +26,9 @@ enum class operand_home : std::uint8_t {
 
 // The rate of the path's inner kernel on all threads at once, when nothing is packed, summed in a
 // tree or read from memory; the best of several passes: what the instructions could do, and the
-// denominator of the kernels' benchmarks (L2). A whole product is far from it: where
-// this gave 1,890 GFLOP/s with one thread of AMX, oneDNN had reached 874 at 512 x 4096 x 4096.
-//
+// denominator of the kernels' benchmarks (L2). A whole product is far from it: where this gave
+// 1,890 GFLOP/s with one thread of AMX, oneDNN had reached 874 at 512 x 4096 x 4096.
 // Units: GFLOP/s. 0 where the path cannot run. `path` must be one of supported_paths(bfloat16).
-//
 // Cost: about 50 ms.
 [[nodiscard]] double measure_matmul_peak(thread_pool& pool, instruction_path path, dtype weights,
                                          operand_home home = operand_home::l2);

@@ -116,6 +116,22 @@ TEST(Usage, UnknownKeyInTheFileNamesTheNearestOne) {
       "\"max-tokens\"?");
 }
 
+TEST(Usage, KeyThatIsNoNameIsRefused) {
+  const temporary_folder folder;
+  const std::string file = folder.write("run.yaml", "[a, b]: 3\n");
+  const outcome got =
+      run({"generate", model("llama_plain"), "--prompt-token-ids", "1", "--config", file});
+  EXPECT_EQ(got.code, 2) << got.err;
+  EXPECT_THAT(got.err, HasSubstr("--config: a key is not a flag's name"));
+}
+
+TEST(Usage, FileThatIsNotThereIsNamedWithItsFlag) {
+  const outcome config = run(
+      {"generate", model("llama_plain"), "--prompt-token-ids", "1", "--config", "no/such.yaml"});
+  EXPECT_EQ(config.code, 2);
+  EXPECT_THAT(config.err, HasSubstr("--config: cannot open no/such.yaml"));
+}
+
 TEST(Usage, FileThatIsNotYamlIsRefused) {
   const temporary_folder folder;
   const std::string file = folder.write("run.yaml", "max-tokens: [1\n");
