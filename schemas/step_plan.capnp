@@ -1,0 +1,64 @@
+@0xc3a1d5b7e9f24608;
+# A step plan and its result. Add only at the next ordinal; never renumber, retype or reuse one.
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("troupe::schemas::wire");
+
+struct Draw {
+  temperature @0 :Float32;
+  seed @1 :UInt64;
+  choice @2 :UInt32;
+  tokenIndex @3 :UInt64;
+  topP @4 :Float32 = 1;
+  topK @5 :Int32;
+  logprobs @6 :Int32 = -1;
+}
+
+struct PlannedRows {
+  sequence @0 :UInt64;
+  firstPosition @1 :Int64;
+  promptLength @2 :Int64;
+  tokenIds @3 :List(Int32);
+  blockTables @4 :List(List(Int32));
+  sample :union {
+    none @5 :Void;
+    draw @6 :Draw;
+  }
+  adapter :union {
+    none @7 :Void;
+    id @8 :UInt32;
+  }
+  rowGroup :union {
+    none @9 :Void;
+    id @10 :UInt32;
+  }
+  draftTokenIds @11 :List(Int32);
+}
+
+struct StepPlan {
+  incarnation @0 :UInt64;
+  epoch @1 :UInt64;
+  step @2 :UInt64;
+  sequences @3 :List(PlannedRows);
+  model :union {
+    none @4 :Void;
+    id @5 :UInt32;
+  }
+}
+
+struct TokenLogprob {
+  tokenId @0 :Int32;
+  logprob @1 :Float32;
+}
+
+struct SampledToken {
+  sequence @0 :UInt64;
+  tokenId @1 :Int32;
+  logprob @2 :Float32;
+  top @3 :List(TokenLogprob);
+  finite @4 :Bool = true;
+}
+
+struct StepResult {
+  tokens @0 :List(SampledToken);
+}

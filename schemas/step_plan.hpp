@@ -1,0 +1,78 @@
+// What one engine step computes: made once by the planner, carried out alike by every rank.
+//
+// Plain values, so that it travels as one message over the data plane (step_plan.capnp). A plan
+// names cache blocks but no addresses.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/ids.hpp"
+
+namespace troupe::schemas {
+
+// How one row of logits is to be drawn from.
+struct draw_key {
+  float temperature = 0.0F;  // 0: greedy
+  std::uint64_t seed = 0;
+  std::uint32_t choice = 0;
+  std::uint64_t token_index = 0;  // of the token to be drawn, counted from the prompt's end
+};
+
+// How the token after a sequence's last planned one is drawn.
+struct sample_request {
+  draw_key row;
+  float top_p = 1.0F;
+  std::int32_t top_k = 0;
+  std::int32_t logprobs = -1;
+};
+
+// Consecutive tokens of one sequence.
+struct planned_rows {
+  base::sequence_id sequence;
+  std::int64_t first_position = 0;
+  std::int64_t prompt_length = 0;                       // rotations that depend on length need it
+  std::vector<std::int32_t> token_ids;                  // at least one
+  std::vector<std::vector<std::int32_t>> block_tables;  // one a KV group
+  std::optional<sample_request> sample;                 // none in the middle of a prompt
+  // In the wire from the first day; a rank that does not know how refuses the plan.
+  std::optional<std::uint32_t> adapter_id = {};    // LoRA
+  std::optional<std::uint32_t> row_group = {};     // which data-parallel group computes the rows
+  std::vector<std::int32_t> draft_token_ids = {};  // to be verified after token_ids
+};
+
+struct step_plan {
+  base::epoch_id epoch;
+  std::uint64_t step = 0;
+  std::vector<planned_rows> sequences;
+  std::optional<std::uint32_t> model_id = {};  // one of several models of a gang
+
+  [[nodiscard]] std::int64_t tokens() const noexcept {
+    std::int64_t sum = 0;
+    for (const planned_rows& rows : sequences) {
+      sum += static_cast<std::int64_t>(rows.token_ids.size());
+    }
+    return sum;
+  }
+};
+
+struct token_logprob {
+  std::int32_t token_id = 0;
+  float logprob = 0.0F;
+};
+
+struct sampled_token {
+  base::sequence_id sequence;
+  std::int32_t token_id = 0;
+  float logprob = 0.0F;            // of the model's own distribution, before temperature
+  std::vector<token_logprob> top;  // the sample_request's `logprobs` most likely, best first
+  bool finite = true;              // false: the logits were not numbers; token_id means nothing
+};
+
+// One entry a planned sequence that asked for a sample, in the plan's order.
+struct step_result {
+  std::vector<sampled_token> tokens;
+};
+
+}  // namespace troupe::schemas

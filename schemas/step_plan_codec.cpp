@@ -1,0 +1,180 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <optional>
+
+#include "schemas/codec.hpp"
+#include "schemas/step_plan.capnp.h"
+#include "schemas/wire_message.hpp"
+
+namespace troupe::schemas {
+namespace {
+
+using std::size_t;
+
+unsigned list_size(size_t size) {
+  TROUPE_CHECK(size < (1U << 29));  // what a list pointer can say
+  return static_cast<unsigned>(size);
+}
+
+void write_list(capnp::List<std::int32_t>::Builder list, const std::vector<std::int32_t>& values) {
+  for (unsigned i = 0; i < list.size(); ++i) list.set(i, values[i]);
+}
+
+std::vector<std::int32_t> read_list(capnp::List<std::int32_t>::Reader list) {
+  std::vector<std::int32_t> values;
+  values.reserve(list.size());
+  for (const std::int32_t value : list) values.push_back(value);
+  return values;
+}
+
+// A group of {none, id}.
+template <class Group>
+std::optional<std::uint32_t> read_optional(const Group& group) {
+  return group.isId() ? std::optional(group.getId()) : std::nullopt;
+}
+template <class Group>
+void write_optional(Group group, std::optional<std::uint32_t> value) {
+  if (value) group.setId(*value);
+}
+
+void write_draw(wire::Draw::Builder out, const sample_request& request) {
+  out.setTemperature(request.row.temperature);
+  out.setSeed(request.row.seed);
+  out.setChoice(request.row.choice);
+  out.setTokenIndex(request.row.token_index);
+  out.setTopP(request.top_p);
+  out.setTopK(request.top_k);
+  out.setLogprobs(request.logprobs);
+}
+
+sample_request read_draw(wire::Draw::Reader in) {
+  const float temperature = in.getTemperature();
+  const float top_p = in.getTopP();
+  if (!(temperature >= 0.0F) || !std::isfinite(temperature)) refuse_field("temperature");
+  if (!(top_p > 0.0F && top_p <= 1.0F)) refuse_field("top_p");
+  if (in.getTopK() < 0) refuse_field("top_k");
+  if (in.getLogprobs() < -1) refuse_field("logprobs");
+  return {.row = {.temperature = temperature,
+                  .seed = in.getSeed(),
+                  .choice = in.getChoice(),
+                  .token_index = in.getTokenIndex()},
+          .top_p = top_p,
+          .top_k = in.getTopK(),
+          .logprobs = in.getLogprobs()};
+}
+
+void write_rows(wire::PlannedRows::Builder out, const planned_rows& rows) {
+  out.setSequence(rows.sequence.value);
+  out.setFirstPosition(rows.first_position);
+  out.setPromptLength(rows.prompt_length);
+  write_list(out.initTokenIds(list_size(rows.token_ids.size())), rows.token_ids);
+  auto tables = out.initBlockTables(list_size(rows.block_tables.size()));
+  for (unsigned i = 0; i < tables.size(); ++i) {
+    write_list(tables.init(i, list_size(rows.block_tables[i].size())), rows.block_tables[i]);
+  }
+  if (rows.sample) write_draw(out.getSample().initDraw(), *rows.sample);
+  write_optional(out.getAdapter(), rows.adapter_id);
+  write_optional(out.getRowGroup(), rows.row_group);
+  if (!rows.draft_token_ids.empty()) {
+    write_list(out.initDraftTokenIds(list_size(rows.draft_token_ids.size())), rows.draft_token_ids);
+  }
+}
+
+planned_rows read_rows(wire::PlannedRows::Reader in) {
+  planned_rows rows{.sequence = {in.getSequence()},
+                    .first_position = in.getFirstPosition(),
+                    .prompt_length = in.getPromptLength(),
+                    .token_ids = read_list(in.getTokenIds()),
+                    .block_tables = {},
+                    .sample = {}};
+  if (rows.first_position < 0) refuse_field("first_position");
+  if (rows.prompt_length < 0) refuse_field("prompt_length");
+  if (rows.token_ids.empty()) refuse_field("token_ids");
+  for (const auto table : in.getBlockTables()) rows.block_tables.push_back(read_list(table));
+  const auto sample = in.getSample();
+  if (sample.isDraw()) rows.sample = read_draw(sample.getDraw());
+  rows.adapter_id = read_optional(in.getAdapter());
+  rows.row_group = read_optional(in.getRowGroup());
+  rows.draft_token_ids = read_list(in.getDraftTokenIds());
+  return rows;
+}
+
+step_plan read_plan(wire::StepPlan::Reader in) {
+  step_plan plan{
+      .epoch = {in.getIncarnation(), in.getEpoch()}, .step = in.getStep(), .sequences = {}};
+  for (const auto rows : in.getSequences()) plan.sequences.push_back(read_rows(rows));
+  plan.model_id = read_optional(in.getModel());
+  return plan;
+}
+
+step_result read_result(wire::StepResult::Reader in) {
+  step_result result;
+  for (const auto token : in.getTokens()) {
+    sampled_token read{.sequence = {token.getSequence()},
+                       .token_id = token.getTokenId(),
+                       .logprob = token.getLogprob(),
+                       .top = {},
+                       .finite = token.getFinite()};
+    for (const auto top : token.getTop()) {
+      read.top.push_back({.token_id = top.getTokenId(), .logprob = top.getLogprob()});
+    }
+    result.tokens.push_back(std::move(read));
+  }
+  return result;
+}
+
+size_t estimate_bytes(const step_plan& plan) {
+  size_t bytes = 256;
+  for (const planned_rows& rows : plan.sequences) {
+    bytes += 256 + 4 * (rows.token_ids.size() + rows.draft_token_ids.size());
+    for (const auto& table : rows.block_tables) bytes += 32 + 4 * table.size();
+  }
+  return bytes;
+}
+
+}  // namespace
+
+wire_bytes encode(const step_plan& plan) {
+  return write_message<wire::StepPlan>(estimate_bytes(plan), [&](wire::StepPlan::Builder out) {
+    out.setIncarnation(plan.epoch.incarnation);
+    out.setEpoch(plan.epoch.number);
+    out.setStep(plan.step);
+    auto sequences = out.initSequences(list_size(plan.sequences.size()));
+    for (unsigned i = 0; i < sequences.size(); ++i) write_rows(sequences[i], plan.sequences[i]);
+    write_optional(out.getModel(), plan.model_id);
+  });
+}
+
+wire_bytes encode(const step_result& result) {
+  size_t estimate = 128;
+  for (const sampled_token& token : result.tokens) estimate += 64 + 8 * token.top.size();
+  return write_message<wire::StepResult>(estimate, [&](wire::StepResult::Builder out) {
+    auto tokens = out.initTokens(list_size(result.tokens.size()));
+    for (unsigned i = 0; i < tokens.size(); ++i) {
+      const sampled_token& token = result.tokens[i];
+      auto to = tokens[i];
+      to.setSequence(token.sequence.value);
+      to.setTokenId(token.token_id);
+      to.setLogprob(token.logprob);
+      to.setFinite(token.finite);
+      auto top = to.initTop(list_size(token.top.size()));
+      for (unsigned k = 0; k < top.size(); ++k) {
+        top[k].setTokenId(token.top[k].token_id);
+        top[k].setLogprob(token.top[k].logprob);
+      }
+    }
+  });
+}
+
+base::result<step_plan> decode_step_plan(std::span<const std::uint8_t> bytes) {
+  return read_message<wire::StepPlan>(bytes, wire_limits::step_plan_bytes_max, "step plan",
+                                      read_plan);
+}
+
+base::result<step_result> decode_step_result(std::span<const std::uint8_t> bytes) {
+  return read_message<wire::StepResult>(bytes, wire_limits::step_result_bytes_max, "step result",
+                                        read_result);
+}
+
+}  // namespace troupe::schemas
