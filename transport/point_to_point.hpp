@@ -22,6 +22,7 @@ namespace troupe::transport {
 struct message_tag {
   operation kind = operation::none;
   std::uint8_t round = 0;    // step within the operation
+  std::uint8_t group = 0;    // which of the groups that share a mesh
   std::uint32_t number = 0;  // operations of this group so far, may wrap
   friend bool operator==(const message_tag&, const message_tag&) = default;
 };

@@ -38,10 +38,13 @@ int spins_for(int ranks) noexcept {
   CPU_ZERO(&cores);
   // The cores this process may use, not those of the machine.
   const bool known = sched_getaffinity(0, sizeof cores, &cores) == 0;
-  const int available = known ? CPU_COUNT(&cores) : 1;
+  return spins_for(ranks, known ? CPU_COUNT(&cores) : 1);
+}
+
+int spins_for(int ranks, int cores) noexcept {
   // A pause is 10 to 50 ns: 20 to 100 us when each rank has a core, which covers the uneven ends of
   // a step; about a futex call's own time when not, since then the awaited rank needs this core.
-  return ranks <= available ? 2000 : 40;
+  return ranks <= cores ? 2000 : 40;
 }
 
 void wait_word::advance() noexcept {

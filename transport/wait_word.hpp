@@ -40,5 +40,7 @@ void spin_pause() noexcept;
 
 // How often to look before sleeping, for `ranks` threads that wait on each other.
 [[nodiscard]] int spins_for(int ranks) noexcept;
+// The same for ranks that may run on `cores` cores between them.
+[[nodiscard]] int spins_for(int ranks, int cores) noexcept;
 
 }  // namespace troupe::transport

@@ -1,8 +1,12 @@
 // Runs one body on every rank of a group, over each implementation of the collectives.
 #pragma once
 
+#include "tests/transport/tls_runner.hpp"
+#include "tests/transport/ucx_runner.hpp"
 #include "transport/alone.hpp"
 #include "transport/message_collective.hpp"
+#include "transport/shared_memory.hpp"
+#include "transport/shared_memory_plane.hpp"
 #include "transport/simulated.hpp"
 #include "transport/threads.hpp"
 
@@ -15,6 +19,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <latch>
 #include <memory>
 #include <mutex>
 #include <random>
@@ -28,8 +33,8 @@ namespace troupe::transport::testing {
 inline constexpr base::epoch_id epoch{.incarnation = 0xabc, .number = 3};
 
 // doubling and halving: message_collective over the simulated network, that algorithm at every
-// size.
-enum class implementation { alone, threads, doubling, halving };
+// size. shared_memory: threads that share one mapping of a segment. tls, ucx: over loopback.
+enum class implementation { alone, threads, doubling, halving, shared_memory, tls, ucx };
 
 inline std::string name_of(implementation kind) {
   switch (kind) {
@@ -41,6 +46,12 @@ inline std::string name_of(implementation kind) {
       return "doubling";
     case implementation::halving:
       return "halving";
+    case implementation::shared_memory:
+      return "shared_memory";
+    case implementation::tls:
+      return "tls";
+    case implementation::ucx:
+      return "ucx";
   }
   return "?";
 }
@@ -57,7 +68,8 @@ inline std::string case_name(const ::testing::TestParamInfo<group_case>& info) {
 inline std::vector<group_case> cases_of(std::initializer_list<int> sizes) {
   std::vector<group_case> cases = {{implementation::alone, 1}};
   for (const auto kind :
-       {implementation::threads, implementation::doubling, implementation::halving}) {
+       {implementation::threads, implementation::doubling, implementation::halving,
+        implementation::shared_memory, implementation::tls, implementation::ucx}) {
     for (const int size : sizes) cases.push_back({kind, size});
   }
   return cases;
@@ -89,6 +101,27 @@ inline void run_threads(std::vector<std::unique_ptr<collective>>& ranks,
   for (auto& rank : ranks) threads.emplace_back([&rank, &body] { body(*rank); });
 }
 
+// Runs the body on every rank of a gang over one shared segment; no rank begins before all are
+// connected, so that a body may abort at once.
+inline void run_shared_memory(world_shape shape, const std::function<void(rank_groups&)>& body) {
+  const int ranks = shape.tp_size * shape.pp_size;
+  auto made = make_shared_segment(epoch, ranks);
+  ASSERT_TRUE(made.has_value()) << made.error().message;
+  auto segment = shared_segment::map(std::move(*made), epoch, ranks);
+  ASSERT_TRUE(segment.has_value()) << segment.error().message;
+  std::latch connected(ranks);
+  std::vector<std::jthread> threads;
+  for (int rank = 0; rank < ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      auto plane = make_shared_memory({.epoch = epoch, .rank = rank, .shape = shape}, *segment);
+      auto groups = (*plane)->connect({}, std::chrono::seconds(60));
+      ASSERT_TRUE(groups.has_value()) << groups.error().message;
+      connected.arrive_and_wait();
+      body(*groups);
+    });
+  }
+}
+
 inline void run_group(group_case which, const std::function<void(collective&)>& body,
                       simulation_options network_options = {}) {
   within(std::chrono::seconds(120), [&] {
@@ -99,6 +132,21 @@ inline void run_group(group_case which, const std::function<void(collective&)>& 
     if (which.kind == implementation::threads) {
       auto ranks = make_thread_group(which.size, epoch);
       run_threads(ranks, body);
+      return;
+    }
+    if (which.kind == implementation::shared_memory) {
+      run_shared_memory({.tp_size = which.size, .pp_size = 1},
+                        [&](rank_groups& groups) { body(*groups.tp); });
+      return;
+    }
+    if (which.kind == implementation::tls) {
+      tls_gang gang({.shape = {.tp_size = which.size}, .epoch = epoch});
+      gang.run([&](int, rank_groups& groups) { body(*groups.tp); });
+      return;
+    }
+    if (which.kind == implementation::ucx) {
+      ucx_gang gang({.shape = {.tp_size = which.size}, .epoch = epoch});
+      gang.run([&](int, rank_groups& groups) { body(*groups.tp); });
       return;
     }
     network_options.size = which.size;
@@ -113,7 +161,8 @@ inline void run_group(group_case which, const std::function<void(collective&)>& 
   });
 }
 
-inline std::string error_of(const base::result<void>& outcome) {
+template <class T>
+std::string error_of(const base::result<T>& outcome) {
   return outcome ? "success"
                  : std::string(to_string(outcome.error().code)) + ": " + outcome.error().message;
 }

@@ -14,6 +14,7 @@ INSTANTIATE_TEST_SUITE_P(All, Sums, ::testing::ValuesIn(cases_of({1, 2, 4, 8})),
 INSTANTIATE_TEST_SUITE_P(Many, Sums,
                          ::testing::Values(group_case{implementation::threads, 16},
                                            group_case{implementation::threads, 64},
+                                           group_case{implementation::shared_memory, 32},
                                            group_case{implementation::doubling, 16},
                                            group_case{implementation::halving, 32}),
                          case_name);
