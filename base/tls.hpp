@@ -33,6 +33,10 @@ struct gang_credentials {
 // A new authority and one certificate under it (P-256, ten years, for one gang on one host).
 [[nodiscard]] result<gang_credentials> make_gang_credentials();
 
+// A certificate under an authority whose key everybody can compute: connections are encrypted and
+// nobody is kept out. For TROUPE_INSECURE_GANG=1 on a network that is itself closed.
+[[nodiscard]] result<gang_credentials> make_insecure_gang_credentials();
+
 // Reads tls.crt, tls.key and ca.crt. Errors: not_found, invalid_argument (which file, what is
 // wrong: not PEM, key of another certificate, expired, not signed by ca.crt), resource_exhausted
 // (larger than 64 KiB), permission_denied.

@@ -13,6 +13,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/sha256.hpp"
 #include "base/tls.hpp"
 #include "base/tls_openssl.hpp"
 
@@ -75,7 +76,9 @@ result<openssl::certificate> make_certificate(EVP_PKEY* key, const certificate_w
     if (!added || X509_add_ext(made.get(), added.get(), -1) != 1) return no_credentials(value);
   }
   EVP_PKEY* const signer = wish.issuer_key == nullptr ? key : wish.issuer_key;
-  if (X509_sign(made.get(), signer, EVP_sha256()) == 0) return no_credentials("signature");
+  // Ed25519 has its own digest (RFC 8032).
+  const EVP_MD* const hash = EVP_PKEY_is_a(signer, "ED25519") == 1 ? nullptr : EVP_sha256();
+  if (X509_sign(made.get(), signer, hash) == 0) return no_credentials("signature");
   return made;
 }
 
@@ -144,9 +147,10 @@ result<fd> seal(const char* name, std::string_view text) {
 
 }  // namespace
 
-result<gang_credentials> make_gang_credentials() {
-  ERR_clear_error();
-  const openssl::private_key authority_key(EVP_EC_gen("P-256"));
+namespace {
+
+// A member's certificate under this authority key.
+result<gang_credentials> make_under(const openssl::private_key& authority_key) {
   const openssl::private_key own_key(EVP_EC_gen("P-256"));
   if (!authority_key || !own_key) return no_credentials("key");
   TROUPE_TRY(authority, make_certificate(authority_key.get(),
@@ -174,11 +178,25 @@ result<gang_credentials> make_gang_credentials() {
                return PEM_write_bio_PrivateKey(to, own_key.get(), nullptr, nullptr, 0, nullptr,
                                                nullptr);
              }));
-  // The authority's key ends here: nobody ever signs a second certificate with it.
   made.authority = std::move(authority_text);
   made.certificate = std::move(own_text);
   made.key = std::move(key_text);
   return made;
+}
+
+}  // namespace
+
+result<gang_credentials> make_gang_credentials() {
+  ERR_clear_error();
+  // The authority's key ends here: nobody ever signs a second certificate with it.
+  return make_under(openssl::private_key(EVP_EC_gen("P-256")));
+}
+
+result<gang_credentials> make_insecure_gang_credentials() {
+  ERR_clear_error();
+  const digest known = sha256_of("troupe: a gang without secrets");
+  return make_under(openssl::private_key(
+      EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nullptr, known.data(), known.size())));
 }
 
 result<gang_credentials> read_gang_credentials(const std::filesystem::path& folder) {

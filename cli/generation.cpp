@@ -4,8 +4,8 @@
 #include <unordered_map>
 #include <utility>
 
-#include "engine/stop_matcher.hpp"
 #include "models/text/detokenizer.hpp"
+#include "models/text/stop_matcher.hpp"
 
 namespace troupe::cli {
 namespace {
@@ -14,7 +14,7 @@ namespace {
 struct open_choice {
   std::size_t index = 0;
   std::optional<text::detokenizer> detokenizer;
-  engine::stop_matcher stops;
+  text::stop_matcher stops;
 };
 
 // Text that became certain by `token`, before stop strings.
@@ -61,7 +61,7 @@ class generation_run {
       engine::sequence_log log{request_.params, request_.prompt_ids, {}};
       log.params.choice = choice;
       TROUPE_TRY(id, engine_.add(std::move(log)));
-      open_choice opened{choice, std::nullopt, engine::stop_matcher(request_.stop)};
+      open_choice opened{choice, std::nullopt, text::stop_matcher(request_.stop)};
       if (request_.tokenizer != nullptr) {
         TROUPE_TRY(stream, text::detokenizer::make(*request_.tokenizer, {}));
         opened.detokenizer.emplace(std::move(stream));

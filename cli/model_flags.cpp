@@ -1,11 +1,11 @@
 #include "cli/model_flags.hpp"
 
 #include <algorithm>
-#include <filesystem>
 #include <thread>
 #include <utility>
 
 #include "cli/yaml_config.hpp"
+#include "models/demo/demo_folder.hpp"
 #include "models/placement.hpp"
 
 namespace troupe::cli {
@@ -66,16 +66,15 @@ base::result<kernels::instruction_path> resolve_path(const model_flags& flags, d
 }  // namespace
 
 void add_model_flags(CLI::App& parser, model_flags& flags) {
-  parser.add_option("MODEL", flags.model, "Hugging Face folder")->required();
+  parser
+      .add_option("MODEL", flags.model, "Hugging Face folder, or demo: the model in this program")
+      ->required();
   parser
       .add_option("--tensor-parallel-size", flags.tensor_parallel_size, "ranks that share layers")
       ->check(CLI::IsMember({1, 2, 4, 8}))
       ->capture_default_str();
   parser.add_option("--pipeline-parallel-size", flags.pipeline_parallel_size, "stages of layers")
       ->check(CLI::Range(1, 64))
-      ->capture_default_str();
-  parser.add_option("--ranks", flags.ranks, "threads of this process (processes come with serve)")
-      ->check(CLI::IsMember({"threads"}))
       ->capture_default_str();
   parser.add_option("--threads-per-rank", flags.threads_per_rank, "[cores / ranks]")
       ->check(CLI::Range(1, 1024));
@@ -97,23 +96,27 @@ void add_model_flags(CLI::App& parser, model_flags& flags) {
   add_engine_flags(parser, flags);
 }
 
+void add_ranks_flag(CLI::App& parser, model_flags& flags) {
+  parser.add_option("--ranks", flags.ranks, "processes, as serve has them, or threads of this one")
+      ->check(CLI::IsMember({"processes", "threads"}))
+      ->capture_default_str();
+}
+
 base::result<opened_model> open_model(const model_flags& flags) {
   if (flags.device == "cuda") {
     return base::fail(base::error_code::unimplemented, "cli",
                       "--device cuda is not in this build; cpu is");
   }
-  if (flags.model == "demo" && !std::filesystem::exists("demo")) {
-    return base::fail(base::error_code::unimplemented, "cli",
-                      "the embedded demo model is not in this build; give a Hugging Face folder");
-  }
-  TROUPE_TRY(config, models::read_config(flags.model));
+  const models::model_folder folder = models::find_model(flags.model);
+  TROUPE_TRY(config, models::read_config(folder));
   const int ranks = flags.tensor_parallel_size * flags.pipeline_parallel_size;
   TROUPE_TRY_VOID(models::check_placement(
       config, {.tp_size = flags.tensor_parallel_size, .pp_size = flags.pipeline_parallel_size}));
   TROUPE_TRY(type, resolve_dtype(flags, config));
   TROUPE_TRY(path, resolve_path(flags, type));
-  TROUPE_TRY(files, models::checkpoint::open(flags.model));
-  opened_model opened{.files = std::move(files),
+  TROUPE_TRY(files, models::checkpoint::open(folder));
+  opened_model opened{.folder = folder,
+                      .files = std::move(files),
                       .config = std::move(config),
                       .profile = {.path = path, .weights = type, .kv_cache = type}};
   if (flags.kv_cache_dtype == "float32") opened.profile.kv_cache = dtype::float32;

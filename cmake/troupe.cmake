@@ -73,6 +73,7 @@ function(troupe_test name)
     set(ARG_TIMEOUT 300)
   endif()
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "*.cpp")
+  list(FILTER sources EXCLUDE REGEX "_main\\.cpp$")  # programs that a test starts
   if(NOT sources)
     return()  # a folder of tests that has none yet
   endif()

@@ -8,7 +8,16 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/ops.hpp"
+
 namespace troupe::engine {
+
+// Blocks that `positions` positions of one sequence hold at once, at most, in any group. Blocks out
+// of the window are given back only between steps, so a sliding group holds its window and one
+// chunk; counting every position is right for full attention and safe for the others.
+[[nodiscard]] constexpr std::int64_t kv_blocks_for(std::int64_t positions) noexcept {
+  return (positions + kernels::kv_block_tokens - 1) / kernels::kv_block_tokens;
+}
 
 class block_allocator {
  public:

@@ -14,53 +14,14 @@ engine::engine(executor& ranks, engine_options options)
   TROUPE_CHECK(options_.max_model_len > 0 && options_.vocab_size > 0);
 }
 
-base::result<void> engine::check(const sequence_log& log) const {
-  TROUPE_TRY_VOID(check_params(log.params));
-  const auto refuse = [](base::error_code code, const std::string& what, bool retryable = false) {
-    return base::fail(code, "engine", what, retryable);
-  };
-  if (log.prompt_ids.empty()) {
-    return refuse(base::error_code::invalid_argument, "the prompt has no tokens");
-  }
-  for (std::int64_t position = 0; position < log.size(); ++position) {
-    const std::int32_t id = log.token(position);
-    if (id < 0 || id >= options_.vocab_size) {
-      return refuse(base::error_code::invalid_argument,
-                    "token id " + std::to_string(id) + " at position " + std::to_string(position) +
-                        " is outside the vocabulary of " + std::to_string(options_.vocab_size));
-    }
-  }
-  if (finished(log, options_.eos_token_ids, options_.max_model_len)) {
-    return refuse(base::error_code::invalid_argument, "the sequence has ended already");
-  }
-  if (log.size() >= options_.max_model_len) {
-    return refuse(base::error_code::invalid_argument,
-                  "the prompt has " + std::to_string(log.size()) + " tokens; max_model_len is " +
-                      std::to_string(options_.max_model_len) + " and must leave room for one more");
-  }
-  const std::int64_t left =
-      log.params.max_tokens - static_cast<std::int64_t>(log.emitted_ids.size());
-  // In this order: max_tokens may be as large as its type allows.
-  const std::int64_t positions =
-      log.size() + std::clamp<std::int64_t>(left, 0, options_.max_model_len - log.size());
-  if (planner_.blocks_needed(positions) > planner_.options().blocks_per_group) {
-    return refuse(base::error_code::resource_exhausted,
-                  "a sequence of " + std::to_string(positions) +
-                      " positions does not fit the KV cache of " +
-                      std::to_string(planner_.options().blocks_per_group) +
-                      " blocks of 16; give more --kv-cache-memory or fewer max_tokens");
-  }
-  if (static_cast<std::int64_t>(planner_.sequences()) >= options_.max_queued_seqs) {
-    return refuse(base::error_code::resource_exhausted,
-                  "the queue is full: " + std::to_string(options_.max_queued_seqs) +
-                      " sequences are waiting or running",
-                  true);
-  }
-  return {};
-}
-
 base::result<base::sequence_id> engine::add(sequence_log log) {
-  TROUPE_TRY_VOID(check(log));
+  TROUPE_TRY_VOID(check_admission(log, options_.limits()));
+  if (static_cast<std::int64_t>(planner_.sequences()) >= options_.max_queued_seqs) {
+    return base::fail(base::error_code::resource_exhausted, "engine",
+                      "the queue is full: " + std::to_string(options_.max_queued_seqs) +
+                          " sequences are waiting or running",
+                      true);
+  }
   auto sequence = std::make_unique<live_sequence>();
   sequence->id = base::sequence_id{next_id_++};
   sequence->log = std::move(log);
@@ -105,6 +66,11 @@ base::result<std::vector<engine_event>> engine::step() {
   }
   TROUPE_TRY(result, ranks_.run(plan));
   ++steps_;
+  for (const planned_rows& rows : plan.sequences) {
+    const auto end = rows.first_position + static_cast<std::int64_t>(rows.token_ids.size());
+    prefill_tokens_ += static_cast<std::uint64_t>(
+        std::max<std::int64_t>(0, std::min(end, rows.prompt_length) - rows.first_position));
+  }
   for (sampled_token& token : result.tokens) events.push_back(accept(std::move(token)));
   return events;
 }

@@ -15,6 +15,7 @@
 
 #include "base/error.hpp"
 #include "base/ids.hpp"
+#include "engine/admission.hpp"
 #include "engine/executor.hpp"
 #include "engine/planner.hpp"
 
@@ -26,6 +27,13 @@ struct engine_options {
   std::int64_t max_model_len = 0;       // positions of one sequence
   std::int64_t vocab_size = 0;          // prompt ids are checked against it
   std::int64_t max_queued_seqs = 1024;  // sequences admitted and not ended; more are refused
+
+  [[nodiscard]] admission_limits limits() const {
+    return {.max_model_len = max_model_len,
+            .vocab_size = vocab_size,
+            .kv_blocks = planner.blocks_per_group,
+            .eos_token_ids = eos_token_ids};
+  }
 };
 
 // One token of one sequence, in the order of emission.
@@ -41,9 +49,7 @@ class engine {
   // Lifetime: the executor outlives the engine.
   engine(executor& ranks, engine_options options);
 
-  // Errors: invalid_argument (parameter, empty prompt, token id outside the vocabulary, prompt
-  // longer than max_model_len - 1), resource_exhausted (queue full; or more positions than the pool
-  // holds).
+  // Errors: those of check_admission, resource_exhausted (queue full).
   [[nodiscard]] base::result<base::sequence_id> add(sequence_log log);
 
   // Ends a sequence between steps. False: it is not there (any more).
@@ -58,11 +64,15 @@ class engine {
   [[nodiscard]] const sequence_log* log(base::sequence_id id) noexcept;
 
   [[nodiscard]] std::uint64_t steps() const noexcept { return steps_; }
+  // Tokens of prompts that were computed, again after a preemption.
+  [[nodiscard]] std::uint64_t prefill_tokens() const noexcept { return prefill_tokens_; }
+  [[nodiscard]] std::size_t sequences() const noexcept { return planner_.sequences(); }
+  // Sequences that hold blocks.
+  [[nodiscard]] std::size_t running() const noexcept { return planner_.running(); }
   [[nodiscard]] std::uint64_t preemptions() const noexcept { return planner_.preemptions(); }
   [[nodiscard]] std::int64_t free_blocks() const noexcept { return planner_.free_blocks(); }
 
  private:
-  [[nodiscard]] base::result<void> check(const sequence_log& log) const;
   [[nodiscard]] engine_event accept(sampled_token token);
 
   executor& ranks_;
@@ -70,6 +80,7 @@ class engine {
   planner planner_;
   std::uint64_t next_id_ = 1;
   std::uint64_t steps_ = 0;
+  std::uint64_t prefill_tokens_ = 0;
 };
 
 }  // namespace troupe::engine

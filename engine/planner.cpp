@@ -4,16 +4,11 @@
 #include <utility>
 
 #include "base/check.hpp"
-#include "kernels/ops.hpp"
 
 namespace troupe::engine {
 namespace {
 
 constexpr std::int32_t no_block = -1;
-
-std::int64_t blocks_for(std::int64_t positions) {
-  return (positions + kernels::kv_block_tokens - 1) / kernels::kv_block_tokens;
-}
 
 }  // namespace
 
@@ -25,15 +20,15 @@ planner::planner(planner_options options) : options_(std::move(options)) {
   }
 }
 
-std::int64_t planner::blocks_needed(std::int64_t positions) const noexcept {
-  // Blocks out of the window are given back only between steps, so a sliding group holds its window
-  // and one chunk; counting every position is right for full attention and safe for the others.
-  return blocks_for(positions);
-}
-
 void planner::add(std::unique_ptr<live_sequence> sequence) {
   sequence->block_tables.resize(options_.groups.size());
   sequences_.push_back(std::move(sequence));
+}
+
+std::size_t planner::running() const noexcept {
+  return static_cast<std::size_t>(
+      std::count_if(sequences_.begin(), sequences_.end(),
+                    [](const auto& sequence) { return sequence->computed > 0; }));
 }
 
 live_sequence* planner::find(base::sequence_id id) noexcept {
@@ -61,7 +56,7 @@ std::int64_t planner::free_blocks() const noexcept {
 }
 
 bool planner::reserve(live_sequence& sequence, std::int64_t positions) {
-  const auto wanted = static_cast<std::size_t>(blocks_for(positions));
+  const auto wanted = static_cast<std::size_t>(kv_blocks_for(positions));
   for (std::size_t group = 0; group < allocators_.size(); ++group) {
     auto& table = sequence.block_tables[group];
     while (table.size() < wanted) {

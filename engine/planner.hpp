@@ -43,8 +43,6 @@ class planner {
  public:
   explicit planner(planner_options options);
 
-  // Blocks that `positions` positions of one sequence hold at once, at most, in any group.
-  [[nodiscard]] std::int64_t blocks_needed(std::int64_t positions) const noexcept;
   [[nodiscard]] const planner_options& options() const noexcept { return options_; }
 
   void add(std::unique_ptr<live_sequence> sequence);
@@ -56,6 +54,8 @@ class planner {
   [[nodiscard]] step_plan next(base::epoch_id epoch);
 
   [[nodiscard]] std::size_t sequences() const noexcept { return sequences_.size(); }
+  // Those that have a place in the cache.
+  [[nodiscard]] std::size_t running() const noexcept;
   [[nodiscard]] std::uint64_t preemptions() const noexcept { return preemptions_; }
   [[nodiscard]] std::int64_t free_blocks() const noexcept;
 

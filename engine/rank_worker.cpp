@@ -43,14 +43,26 @@ base::result<std::unique_ptr<rank_worker>> rank_worker::load(rank_worker_options
   const rank_worker_options& own = worker->options_;
   TROUPE_TRY(ops, kernels::make_cpu_ops(own.profile.path));
   worker->ops_ = std::move(ops);
-  models::weight_reader reader({.files = own.files,
-                                .type = own.profile.weights,
-                                .pool = &worker->pool_,
-                                .plan_only = false,
-                                .progress = own.progress});
+  models::weight_reader_options reading{.files = own.files,
+                                        .type = own.profile.weights,
+                                        .pool = &worker->pool_,
+                                        .plan_only = false,
+                                        .progress = own.progress,
+                                        .vitals = own.vitals};
+  if (own.digest != nullptr) {
+    reading.after_part = [&](const models::matrix_part& part) {
+      return own.digest->packed(part.name, worker->pool_);
+    };
+  }
+  models::weight_reader reader(std::move(reading));
   TROUPE_TRY(model, models::load({reader, own.config, own.where}));
   worker->model_ = std::move(model);
   worker->weight_bytes_ = reader.bytes();
+  if (own.digest != nullptr) {
+    TROUPE_TRY_VOID(own.digest->finish(worker->pool_, [&](std::uint64_t hashed) {
+      if (own.progress) own.progress(reader.bytes() + hashed);
+    }));
+  }
   TROUPE_TRY(cache, kv_cache::allocate(own.config, own.where, own.profile.kv_cache, own.kv_blocks));
   worker->cache_ = std::move(cache);
   TROUPE_TRY(scratch,
@@ -62,22 +74,46 @@ base::result<std::unique_ptr<rank_worker>> rank_worker::load(rank_worker_options
   return worker;
 }
 
+void rank_worker::join(transport::rank_groups groups, base::epoch_id epoch) noexcept {
+  groups_ = std::move(groups);
+  epoch_ = epoch;
+}
+
+void rank_worker::leave() noexcept {
+  groups_ = {};
+  epoch_ = {};
+}
+
 void rank_worker::abort() noexcept {
-  options_.groups.tp->abort();
-  options_.groups.pp->abort();
+  if (groups_.tp) groups_.tp->abort();
+  if (groups_.pp) groups_.pp->abort();
+}
+
+base::result<void> rank_worker::check(const step_plan& plan) const {
+  // Before anything is written to the cache: a late plan must not touch a new epoch's blocks.
+  if (!groups_.tp || plan.epoch != epoch_) {
+    return base::fail(base::error_code::aborted, "engine",
+                      "a step of epoch " + std::to_string(plan.epoch.number) +
+                          " on a rank of epoch " + std::to_string(epoch_.number) +
+                          ": its work is out of date and was dropped");
+  }
+  const bool plain =
+      std::all_of(plan.sequences.begin(), plan.sequences.end(), [](const planned_rows& rows) {
+        return !rows.adapter_id && !rows.row_group && rows.draft_token_ids.empty();
+      });
+  if (!plain || plan.model_id) {
+    return base::fail(base::error_code::unimplemented, "engine",
+                      "the plan asks for an adapter, a row group, draft tokens or another model, "
+                      "which this build cannot run");
+  }
+  return {};
 }
 
 base::result<step_result> rank_worker::run(const step_plan& plan) {
-  // Before anything is written to the cache: a late plan must not touch a new epoch's blocks.
-  if (plan.epoch != options_.epoch) {
-    return base::fail(base::error_code::aborted, "engine",
-                      "a step of epoch " + std::to_string(plan.epoch.number) +
-                          " on a rank of epoch " + std::to_string(options_.epoch.number) +
-                          ": its work is out of date and was dropped");
-  }
+  TROUPE_TRY_VOID(check(plan));
   const step_inputs inputs(plan, models::kv_groups(options_.config).size());
-  models::step_context context{
-      *ops_, queue_, arena_, *options_.groups.tp, *options_.groups.pp, plan.epoch, cache_.layers()};
+  models::step_context context{*ops_,       queue_,     arena_,          *groups_.tp,
+                               *groups_.pp, plan.epoch, cache_.layers(), options_.vitals};
   const kernels::arena::scope scope(arena_);
   const auto rows = static_cast<std::int64_t>(inputs.batch().logits_rows.size());
   kernels::tensor_view hidden;
@@ -119,7 +155,7 @@ base::result<void> rank_worker::sample_slice(models::step_context& context,
   std::vector<kernels::sampling_row> sampling;
   int candidates = 0;
   for (const planned_rows* planned : rows) {
-    sampling.push_back(planned->sample->row);
+    sampling.push_back(sampling_row_of(*planned->sample));
     candidates = std::max(candidates, candidates_for(*planned->sample));
   }
   const std::size_t own_runs = vocabulary_run_ends_.size();

@@ -1,9 +1,11 @@
 // One rank: its shard of the model, its cache, its threads, its place in the groups.
 //
 // Carries out step plans exactly as they say; decides nothing. All ranks run the same plan at the
-// same time and meet in the collectives. Used by one thread.
+// same time and meet in the collectives. Loaded once; joins the groups of one epoch after the other
+// with the weights it has. Used by one thread.
 //
 //   TROUPE_TRY(worker, engine::rank_worker::load(std::move(options)));
+//   worker->join(std::move(groups), epoch);
 //   TROUPE_TRY(result, worker->run(plan));   // tokens on the last stage, empty elsewhere
 #pragma once
 
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/vitals.hpp"
 #include "engine/kv_cache.hpp"
 #include "engine/step_plan.hpp"
 #include "kernels/arena.hpp"
@@ -20,6 +23,7 @@
 #include "kernels/numerics.hpp"
 #include "models/checkpoint.hpp"
 #include "models/model.hpp"
+#include "models/weight_digest.hpp"
 #include "transport/groups.hpp"
 
 namespace troupe::engine {
@@ -33,9 +37,9 @@ struct rank_worker_options {
   std::int64_t kv_blocks = 0;
   std::int64_t max_num_batched_tokens = 512;
   std::int64_t max_num_seqs = 16;
-  transport::rank_groups groups;
-  base::epoch_id epoch;
   std::function<void(std::uint64_t bytes)> progress;  // packed bytes so far
+  base::rank_vitals* vitals = nullptr;                // borrowed; ticked per layer, per 16 MiB read
+  models::weight_digest* digest = nullptr;            // borrowed for load(); finished by it
 };
 
 // Logits are projected in slices of rows that keep to this, so that a large vocabulary and many
@@ -59,16 +63,24 @@ class rank_worker {
   // Errors: those of models::load, failed_precondition (instruction path), resource_exhausted.
   [[nodiscard]] static base::result<std::unique_ptr<rank_worker>> load(rank_worker_options options);
 
-  // Errors: aborted (epoch over or group aborted), unavailable (a peer is gone).
+  // Takes its place in the groups of an epoch; those of the epoch before are destroyed. What the
+  // cache holds is void: the sequences come again from their logs.
+  void join(transport::rank_groups groups, base::epoch_id epoch) noexcept;
+  // Gives the groups up, so that their data plane can be destroyed.
+  void leave() noexcept;
+
+  // Errors: aborted (epoch over, group aborted, no group joined), unavailable (a peer is gone),
+  // unimplemented (the plan asks for adapters, row groups, drafts or another model).
   [[nodiscard]] base::result<step_result> run(const step_plan& plan);
 
-  // Ends every wait of this rank's groups; any thread.
+  // Ends every wait of this rank's groups, on all ranks. The thread that runs the plans.
   void abort() noexcept;
 
   [[nodiscard]] std::uint64_t weight_bytes() const noexcept { return weight_bytes_; }
 
  private:
   explicit rank_worker(rank_worker_options options);
+  [[nodiscard]] base::result<void> check(const step_plan& plan) const;
   [[nodiscard]] base::result<step_result> sample(models::step_context& context,
                                                  const step_plan& plan,
                                                  const kernels::tensor_view& hidden);
@@ -81,6 +93,8 @@ class rank_worker {
                                                                std::int64_t row);
 
   rank_worker_options options_;
+  transport::rank_groups groups_;
+  base::epoch_id epoch_;
   models::range vocabulary_;  // this rank's
   std::vector<std::int64_t> vocabulary_run_ends_;
   std::int64_t logits_rows_ = 1;  // per slice

@@ -100,7 +100,8 @@ token_candidate best_of_kept(const sample_request& request,
   float best_score = -std::numeric_limits<float>::infinity();
   for (std::size_t i = 0; i < kept_candidates.size(); ++i) {
     const token_candidate& candidate = kept_candidates[i];
-    const float score = kernels::perturbed_score(request.row, candidate.token_id, candidate.logit);
+    const float score =
+        kernels::perturbed_score(sampling_row_of(request), candidate.token_id, candidate.logit);
     const bool lower = candidate.token_id < kept_candidates[best].token_id;
     if (score > best_score || (score == best_score && lower)) {
       best = i;

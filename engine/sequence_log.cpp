@@ -30,10 +30,6 @@ base::result<void> check_params(const sampling_params& params) {
   return {};
 }
 
-const char* to_string(finish_reason reason) noexcept {
-  return reason == finish_reason::length ? "length" : "stop";
-}
-
 std::optional<finish_reason> finished(const sequence_log& log,
                                       const std::vector<std::int32_t>& eos_token_ids,
                                       std::int64_t max_model_len) {

@@ -1,7 +1,5 @@
-// A sequence's whole state: its parameters, its prompt and what it has emitted.
-//
-// Everything else (KV blocks, penalties, the generator's place, the stop matcher) is recomputed
-// from this, so a sequence may be dropped at any token and go on elsewhere with the same bits.
+// What a sequence may ask for and when it ends. Its log, which is its whole state, is a plain
+// struct of schemas/sequence_log.hpp.
 #pragma once
 
 #include <cstdint>
@@ -9,21 +7,13 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "schemas/sequence_log.hpp"
 
 namespace troupe::engine {
 
-// Names and meanings as in OpenAI's and vLLM's requests.
-struct sampling_params {
-  float temperature = 1.0F;      // Range: 0 .. 2; 0 is greedy
-  float top_p = 1.0F;            // Range: (0, 1]; 1 is off
-  std::int32_t top_k = 0;        // 0 is off
-  std::uint64_t seed = 0;        // drawn at admission when the request has none
-  std::uint32_t choice = 0;      // index of this sequence among a request's n
-  std::int64_t max_tokens = 16;  // Range: >= 1
-  bool ignore_eos = false;
-  std::vector<std::int32_t> stop_token_ids = {};
-  std::int32_t logprobs = -1;  // -1: none, k: the token's and the k most likely ones'
-};
+using schemas::finish_reason;
+using schemas::sampling_params;
+using schemas::sequence_log;
 
 struct sampling_limits {
   static constexpr float temperature_max = 2.0F;
@@ -31,26 +21,8 @@ struct sampling_limits {
   static constexpr std::size_t stop_token_ids_max = 64;
 };
 
-struct sequence_log {
-  sampling_params params;
-  std::vector<std::int32_t> prompt_ids = {};
-  std::vector<std::int32_t> emitted_ids = {};
-
-  [[nodiscard]] std::int64_t size() const noexcept {
-    return static_cast<std::int64_t>(prompt_ids.size() + emitted_ids.size());
-  }
-  [[nodiscard]] std::int32_t token(std::int64_t position) const noexcept {
-    const auto at = static_cast<std::size_t>(position);
-    return at < prompt_ids.size() ? prompt_ids[at] : emitted_ids[at - prompt_ids.size()];
-  }
-};
-
 // Errors: invalid_argument naming the parameter, its value and what is allowed.
 [[nodiscard]] base::result<void> check_params(const sampling_params& params);
-
-// "length" and "stop" are OpenAI's words.
-enum class finish_reason : std::uint8_t { length, stop };
-[[nodiscard]] const char* to_string(finish_reason reason) noexcept;
 
 // Whether the log ends the sequence. A pure function of the log and the model's end tokens.
 [[nodiscard]] std::optional<finish_reason> finished(const sequence_log& log,

@@ -1,65 +1,24 @@
-// What one engine step computes: made once by the planner, carried out alike by every rank.
-//
-// Plain values, so that it can travel as one message. A plan names cache blocks but no addresses.
+// The step plan's types under the engine's name; they live where everything on the wire does.
 #pragma once
 
-#include <cstdint>
-#include <optional>
-#include <vector>
-
-#include "base/ids.hpp"
 #include "kernels/vocabulary/vocabulary_types.hpp"
+#include "schemas/step_plan.hpp"
 
 namespace troupe::engine {
 
-// How the token after a sequence's last planned one is drawn.
-struct sample_request {
-  kernels::sampling_row row;
-  float top_p = 1.0F;
-  std::int32_t top_k = 0;
-  std::int32_t logprobs = -1;
-};
+using schemas::planned_rows;
+using schemas::sample_request;
+using schemas::sampled_token;
+using schemas::step_plan;
+using schemas::step_result;
+using schemas::token_logprob;
 
-// Consecutive tokens of one sequence.
-struct planned_rows {
-  base::sequence_id sequence;
-  std::int64_t first_position = 0;
-  std::int64_t prompt_length = 0;                       // rotations that depend on length need it
-  std::vector<std::int32_t> token_ids;                  // at least one
-  std::vector<std::vector<std::int32_t>> block_tables;  // one a KV group
-  std::optional<sample_request> sample;                 // none in the middle of a prompt
-};
-
-struct step_plan {
-  base::epoch_id epoch;
-  std::uint64_t step = 0;
-  std::vector<planned_rows> sequences;
-
-  [[nodiscard]] std::int64_t tokens() const noexcept {
-    std::int64_t sum = 0;
-    for (const planned_rows& rows : sequences) {
-      sum += static_cast<std::int64_t>(rows.token_ids.size());
-    }
-    return sum;
-  }
-};
-
-struct token_logprob {
-  std::int32_t token_id = 0;
-  float logprob = 0.0F;
-};
-
-struct sampled_token {
-  base::sequence_id sequence;
-  std::int32_t token_id = 0;
-  float logprob = 0.0F;            // of the model's own distribution, before temperature
-  std::vector<token_logprob> top;  // the sample_request's `logprobs` most likely, best first
-  bool finite = true;              // false: the logits were not numbers; token_id means nothing
-};
-
-// One entry a planned sequence that asked for a sample, in the plan's order.
-struct step_result {
-  std::vector<sampled_token> tokens;
-};
+// The kernels' own form of a draw.
+[[nodiscard]] inline kernels::sampling_row sampling_row_of(const sample_request& request) noexcept {
+  return {.temperature = request.row.temperature,
+          .seed = request.row.seed,
+          .choice = request.row.choice,
+          .token_index = request.row.token_index};
+}
 
 }  // namespace troupe::engine

@@ -44,8 +44,6 @@ base::result<std::unique_ptr<thread_executor>> thread_executor::start(
                             .kv_blocks = options.kv_blocks,
                             .max_num_batched_tokens = options.max_num_batched_tokens,
                             .max_num_seqs = options.max_num_seqs,
-                            .groups = std::move(groups[rank]),
-                            .epoch = epoch,
                             .progress = {}};
     if (options.progress) {
       own.progress = [&, seen = std::uint64_t{0}](std::uint64_t now) mutable {
@@ -60,6 +58,9 @@ base::result<std::unique_ptr<thread_executor>> thread_executor::start(
   for (auto& worker : loaded) {
     if (!*worker) return tl::unexpected(std::move(*worker).error());
     started->workers_.push_back(std::move(**worker));
+  }
+  for (std::size_t rank = 0; rank < ranks; ++rank) {
+    started->workers_[rank]->join(std::move(groups[rank]), epoch);
   }
   // All mailboxes before the first thread, which reads the vector.
   for (std::size_t rank = 1; rank < ranks; ++rank) {

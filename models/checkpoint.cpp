@@ -33,10 +33,10 @@ struct opened_file {
   std::vector<tensor_info> tensors;
 };
 
-base::result<opened_file> open_safetensors(const std::filesystem::path& path,
+base::result<opened_file> open_safetensors(const model_folder& folder, std::string_view file_name,
                                            std::size_t tensors_max) {
-  const std::string name = path.string();
-  TROUPE_TRY(file, checkpoint_file::open(path));
+  const std::string name = (folder / file_name).string();
+  TROUPE_TRY(file, checkpoint_file::open(folder, file_name));
   std::array<std::byte, safetensors_prefix_bytes> prefix{};
   TROUPE_TRY_VOID(file.read(0, prefix, name));
   TROUPE_TRY(header_bytes, safetensors_header_bytes(prefix, name));
@@ -58,41 +58,35 @@ base::result<opened_file> open_safetensors(const std::filesystem::path& path,
   return opened_file{std::move(file), std::move(tensors)};
 }
 
-bool is_there(const std::filesystem::path& path) {
-  std::error_code ignored;
-  return std::filesystem::exists(path, ignored);
-}
-
 // The files to open, single or sharded, and the index's claims for the latter.
 struct layout {
-  std::vector<std::filesystem::path> paths;
+  std::vector<std::string> names;
   checkpoint_index index;
   std::filesystem::path index_path;  // empty: a single file
 };
 
-base::result<layout> find_layout(const std::filesystem::path& folder) {
+base::result<layout> find_layout(const model_folder& folder) {
   // Transformers looks for the single file first.
-  if (is_there(folder / single_name)) return layout{{folder / single_name}, {}, {}};
+  if (folder.contains(single_name)) return layout{{single_name}, {}, {}};
   const auto index_path = folder / index_name;
-  if (!is_there(index_path)) {
-    std::error_code ignored;
-    if (!std::filesystem::is_directory(folder, ignored)) {
+  if (!folder.contains(index_name)) {
+    if (!folder.is_there()) {
       return base::fail(base::error_code::not_found, origin,
-                        fmt::format("{}: no such folder", folder.string()));
+                        fmt::format("{}: no such folder", folder.path().string()));
     }
     const bool pickled =
-        is_there(folder / "pytorch_model.bin") || is_there(folder / "pytorch_model.bin.index.json");
+        folder.contains("pytorch_model.bin") || folder.contains("pytorch_model.bin.index.json");
     return base::fail(
         base::error_code::not_found, origin,
-        fmt::format("{}: neither {} nor {}{}", folder.string(), single_name, index_name,
+        fmt::format("{}: neither {} nor {}{}", folder.path().string(), single_name, index_name,
                     pickled ? ": pytorch_model.bin is not read, since it can hold "
                               "code: convert it to safetensors"
                             : ""));
   }
-  TROUPE_TRY(text, read_text_file(index_path, checkpoint_limits::index_bytes_max));
+  TROUPE_TRY(text, read_text_file(folder, index_name, checkpoint_limits::index_bytes_max));
   TROUPE_TRY(index, parse_checkpoint_index(text, index_path.string()));
   layout out{{}, std::move(index), index_path};
-  for (const std::string& name : out.index.files) out.paths.push_back(folder / name);
+  out.names.assign(out.index.files.begin(), out.index.files.end());
   return out;
 }
 
@@ -140,13 +134,13 @@ checkpoint::checkpoint(checkpoint&&) noexcept = default;
 checkpoint& checkpoint::operator=(checkpoint&&) noexcept = default;
 checkpoint::~checkpoint() = default;
 
-base::result<checkpoint> checkpoint::open(const std::filesystem::path& folder) {
+base::result<checkpoint> checkpoint::open(const model_folder& folder) {
   TROUPE_TRY(found, find_layout(folder));
   auto opened = std::make_unique<state>();
-  opened->paths = std::move(found.paths);
-  for (std::size_t i = 0; i < opened->paths.size(); ++i) {
+  for (const std::string& name : found.names) opened->paths.push_back(folder / name);
+  for (std::size_t i = 0; i < found.names.size(); ++i) {
     const std::size_t left = checkpoint_limits::tensors_max - opened->tensors.size();
-    TROUPE_TRY(one, open_safetensors(opened->paths[i], left));
+    TROUPE_TRY(one, open_safetensors(folder, found.names[i], left));
     for (tensor_info& tensor : one.tensors) tensor.file = static_cast<std::uint32_t>(i);
     std::ranges::move(one.tensors, std::back_inserter(opened->tensors));
     opened->files.push_back(std::move(one.file));
@@ -191,6 +185,15 @@ base::result<const tensor_info*> checkpoint::find(std::string_view name) const {
                                   read_dimensions_max));
   }
   return &*it;
+}
+
+base::result<std::vector<file_identity>> checkpoint::identities() const {
+  std::vector<file_identity> all;
+  for (std::size_t i = 0; i < state_->files.size(); ++i) {
+    TROUPE_TRY(one, state_->files[i].identity(state_->paths[i].string()));
+    if (one) all.push_back(*one);
+  }
+  return all;
 }
 
 base::result<void> checkpoint::read(const tensor_info& tensor, std::uint64_t offset,

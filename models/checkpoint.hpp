@@ -1,11 +1,11 @@
 // A Hugging Face folder's safetensors: what is there, and bounded reads of slices.
 //
-// One file (model.safetensors) or many (model.safetensors.index.json). Headers are hostile input:
-// every offset, shape and name is checked when the checkpoint is opened, so that a later read can
-// fail only because the file changed or the disk did. Slices are read with pread into the caller's
-// staging buffer, not through a mapping: a file truncated under us is then an error that names the
-// tensor instead of a SIGBUS, and no page of it counts towards the process.
-// A checkpoint is immutable after open() and may be read by many threads at once.
+// One file (model.safetensors) or many (model.safetensors.index.json), on disk or linked. Headers
+// are hostile input: every offset, shape and name is checked when the checkpoint is opened, so that
+// a later read can fail only because the file changed or the disk did. Slices are read with pread
+// into the caller's staging buffer, not through a mapping: a file truncated under us is then an
+// error that names the tensor instead of a SIGBUS, and no page of it counts towards the process. A
+// checkpoint is immutable after open() and may be read by many threads at once.
 //
 //   TROUPE_TRY(weights, models::checkpoint::open(folder));
 //   TROUPE_TRY(tensor, weights.find("model.norm.weight"));
@@ -22,6 +22,8 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "models/checkpoint_file.hpp"
+#include "models/model_folder.hpp"
 
 namespace troupe::models {
 
@@ -51,7 +53,7 @@ class checkpoint {
  public:
   // Errors: not_found (folder or a file of the index), invalid_argument (malformed header or index:
   // file, tensor and what is wrong), data_loss (a file shorter than its header says).
-  [[nodiscard]] static base::result<checkpoint> open(const std::filesystem::path& folder);
+  [[nodiscard]] static base::result<checkpoint> open(const model_folder& folder);
 
   checkpoint(checkpoint&&) noexcept;
   checkpoint& operator=(checkpoint&&) noexcept;
@@ -62,6 +64,9 @@ class checkpoint {
   [[nodiscard]] bool contains(std::string_view name) const noexcept;
   [[nodiscard]] std::span<const tensor_info> tensors() const noexcept;  // sorted by name
   [[nodiscard]] std::span<const std::filesystem::path> files() const noexcept;
+
+  // Of files(), as they are now; empty: linked into the program. Errors: data_loss.
+  [[nodiscard]] base::result<std::vector<file_identity>> identities() const;
 
   // Fills `out` from byte `offset` of the tensor. Errors: out_of_range, data_loss (file truncated
   // or unreadable: names file and tensor).

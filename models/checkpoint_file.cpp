@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <system_error>
 #include <utility>
@@ -89,11 +90,23 @@ base::result<checkpoint_file> checkpoint_file::open(const std::filesystem::path&
   return file;
 }
 
+base::result<checkpoint_file> checkpoint_file::open(const model_folder& folder,
+                                                    std::string_view name) {
+  if (!folder.is_linked()) return open(folder / name);
+  const linked_file* found = folder.find_linked(name);
+  if (found != nullptr) return checkpoint_file(found->bytes);
+  return base::fail(base::error_code::not_found, origin,
+                    fmt::format("{}: no such file", (folder / name).string()));
+}
+
 checkpoint_file::checkpoint_file(checkpoint_file&& other) noexcept
-    : descriptor_(std::exchange(other.descriptor_, -1)), bytes_(other.bytes_) {}
+    : descriptor_(std::exchange(other.descriptor_, -1)),
+      linked_(other.linked_),
+      bytes_(other.bytes_) {}
 
 checkpoint_file& checkpoint_file::operator=(checkpoint_file&& other) noexcept {
   std::swap(descriptor_, other.descriptor_);
+  std::swap(linked_, other.linked_);
   std::swap(bytes_, other.bytes_);
   return *this;
 }
@@ -105,14 +118,37 @@ checkpoint_file::~checkpoint_file() {
 base::result<void> checkpoint_file::read(std::uint64_t offset, std::span<std::byte> out,
                                          const std::string& what) const {
   const auto read_at = [this](std::byte* to, std::size_t count, std::uint64_t from) {
+    if (descriptor_ < 0) {
+      const auto rest = linked_.subspan(std::min<std::size_t>(from, linked_.size()));
+      const auto part = rest.first(std::min(count, rest.size()));
+      std::ranges::copy(part, to);
+      return static_cast<std::int64_t>(part.size());
+    }
     return static_cast<std::int64_t>(::pread(descriptor_, to, count, static_cast<off_t>(from)));
   };
   return read_fully(read_at, offset, out, what);
 }
 
-base::result<std::string> read_text_file(const std::filesystem::path& path,
+base::result<std::optional<file_identity>> checkpoint_file::identity(
+    const std::string& what) const {
+  if (descriptor_ < 0) return std::nullopt;
+  struct stat status {};
+  if (::fstat(descriptor_, &status) != 0) {
+    const int error_number = errno;
+    return base::fail(base::error_code::data_loss, origin,
+                      fmt::format("{}: cannot stat: {}", what, reason(error_number)));
+  }
+  constexpr std::int64_t ns_per_s = 1'000'000'000;
+  return file_identity{.device = status.st_dev,
+                       .inode = status.st_ino,
+                       .bytes = static_cast<std::uint64_t>(status.st_size),
+                       .modified_ns = status.st_mtim.tv_sec * ns_per_s + status.st_mtim.tv_nsec};
+}
+
+base::result<std::string> read_text_file(const model_folder& folder, std::string_view name,
                                          std::uint64_t bytes_max) {
-  TROUPE_TRY(file, checkpoint_file::open(path));
+  const std::filesystem::path path = folder / name;
+  TROUPE_TRY(file, checkpoint_file::open(folder, name));
   if (file.bytes() > bytes_max) {
     return base::fail(
         base::error_code::invalid_argument, origin,

@@ -307,24 +307,23 @@ base::result<model_config> parse_config(std::string_view config_json,
                      {"generation_config.json", generation_config_json});
 }
 
-base::result<model_config> read_config(const std::filesystem::path& folder) {
-  std::error_code ignored;
-  if (!std::filesystem::is_directory(folder, ignored)) {
+base::result<model_config> read_config(const model_folder& folder) {
+  if (!folder.is_there()) {
     return base::fail(base::error_code::not_found, origin,
                       fmt::format("{}: no such folder: give a folder with config.json and "
                                   "safetensors files",
-                                  folder.string()));
+                                  folder.path().string()));
   }
-  const auto config_path = folder / "config.json";
-  const auto generation_path = folder / "generation_config.json";
-  TROUPE_TRY(config_text, read_text_file(config_path, limits::json_bytes_max));
-  auto generation_text = read_text_file(generation_path, limits::json_bytes_max);
+  constexpr std::string_view config_name = "config.json";
+  constexpr std::string_view generation_name = "generation_config.json";
+  TROUPE_TRY(config_text, read_text_file(folder, config_name, limits::json_bytes_max));
+  auto generation_text = read_text_file(folder, generation_name, limits::json_bytes_max);
   if (!generation_text && generation_text.error().code != base::error_code::not_found) {
     return tl::unexpected(generation_text.error());
   }
   if (!generation_text) generation_text = std::string();
-  return parse_files({config_path.string(), config_text},
-                     {generation_path.string(), *generation_text});
+  return parse_files({(folder / config_name).string(), config_text},
+                     {(folder / generation_name).string(), *generation_text});
 }
 
 }  // namespace troupe::models

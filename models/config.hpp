@@ -9,13 +9,13 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/error.hpp"
+#include "models/model_folder.hpp"
 
 namespace troupe::models {
 
@@ -89,7 +89,7 @@ struct model_config {
 // Reads `folder`/config.json and, where it exists, generation_config.json.
 // Errors: not_found (no such folder or file), invalid_argument (the file and field that is wrong,
 // and what is allowed), unimplemented (a feature named in the file that this build does not have).
-[[nodiscard]] base::result<model_config> read_config(const std::filesystem::path& folder);
+[[nodiscard]] base::result<model_config> read_config(const model_folder& folder);
 
 // The same from the files' text; `generation_config_json` may be empty. For tests and fuzzing.
 [[nodiscard]] base::result<model_config> parse_config(std::string_view config_json,

@@ -108,6 +108,7 @@ class decoder final : public model {
                                 context.caches[i],
                                 batch.groups[group_of_layer_[first_layer_ + i]]};
       TROUPE_TRY_VOID(layers_[i]->forward(context, inputs, x));
+      if (context.vitals != nullptr) context.vitals->tick();
     }
     return {};
   }
@@ -128,7 +129,7 @@ class decoder final : public model {
 
 base::result<std::unique_ptr<model>> load_decoder(const model_load& load,
                                                   load_layer_function load_layer) {
-  TROUPE_TRY_VOID(check_placement(load.config, load.where));
+  if (!load.canonical_run) TROUPE_TRY_VOID(check_placement(load.config, load.where));
   TROUPE_TRY(rotate, rope::make(load.config));
   auto made = std::make_unique<decoder>(load, std::move(rotate));
   TROUPE_TRY_VOID(made->load(load, load_layer));

@@ -51,6 +51,8 @@ struct model_load {
   weight_reader& reader;
   const model_config& config;
   placement where;
+  // `where` is a canonical run (tp_size 8) of whatever model, perhaps an empty one: only to plan.
+  bool canonical_run = false;
 };
 
 // Loads this rank's share in the Hugging Face names of decoder models (model.embed_tokens.weight,

@@ -16,6 +16,7 @@
 
 #include "base/error.hpp"
 #include "base/ids.hpp"
+#include "base/vitals.hpp"
 #include "kernels/arena.hpp"
 #include "kernels/ops.hpp"
 #include "models/config.hpp"
@@ -60,6 +61,7 @@ struct step_context {
   transport::collective& pp;
   base::epoch_id epoch;
   std::span<const kernels::kv_view> caches;  // one a layer of this stage
+  base::rank_vitals* vitals = nullptr;       // ticked after each layer
 };
 
 class model {

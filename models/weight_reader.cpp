@@ -1,5 +1,6 @@
 #include "models/weight_reader.hpp"
 
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <mutex>
@@ -89,6 +90,20 @@ void weight_reader::count(std::uint64_t bytes) {
   if (options_.progress) options_.progress(bytes_);
 }
 
+base::result<void> weight_reader::tell(const std::vector<matrix_part>& parts) const {
+  if (!options_.after_part) return {};
+  for (const matrix_part& part : parts) TROUPE_TRY_VOID(options_.after_part(part));
+  return {};
+}
+
+void weight_reader::tick(std::uint64_t bytes) noexcept {
+  if (options_.vitals == nullptr) return;
+  constexpr std::uint64_t each = base::rank_vitals::load_tick_bytes;
+  const std::uint64_t before =
+      std::atomic_ref(read_bytes_).fetch_add(bytes, std::memory_order_relaxed);
+  if (before / each != (before + bytes) / each) options_.vitals->tick();
+}
+
 base::result<kernels::packed_tensor> weight_reader::matrix(const std::vector<matrix_part>& parts,
                                                            std::vector<std::int64_t> run_ends) {
   kernels::packed_shape shape{.outputs = 0, .run_ends = std::move(run_ends), .type = options_.type};
@@ -100,6 +115,7 @@ base::result<kernels::packed_tensor> weight_reader::matrix(const std::vector<mat
   const std::uint64_t packed_bytes = kernels::packed_tensor::packed_bytes(shape);
   if (options_.plan_only) {
     count(packed_bytes);
+    TROUPE_TRY_VOID(tell(parts));
     return kernels::packed_tensor{};
   }
   TROUPE_TRY(packed, kernels::packed_tensor::allocate(std::move(shape)));
@@ -109,6 +125,7 @@ base::result<kernels::packed_tensor> weight_reader::matrix(const std::vector<mat
     first_output += part.outputs.size();
   }
   count(packed_bytes);
+  TROUPE_TRY_VOID(tell(parts));
   return std::move(packed);
 }
 
@@ -156,6 +173,7 @@ base::result<void> weight_reader::pack_part(const matrix_part& part, std::int64_
                .source = source_of(tensor->dtype),
                .first_output = first_output + begin,
                .outputs = end - begin});
+    tick(bytes.size());
   });
   if (failure) return tl::unexpected(*std::move(failure));
   return {};
@@ -168,13 +186,15 @@ base::result<std::vector<float>> weight_reader::vector(const std::vector<vector_
     const std::size_t element = size_of(tensor->dtype);
     const auto elements = static_cast<std::size_t>(part.elements.size());
     count(elements * sizeof(float));
-    if (options_.plan_only) continue;
-    std::vector<std::byte> bytes(elements * element);
-    const auto offset = static_cast<std::uint64_t>(part.elements.begin) * element;
-    TROUPE_TRY_VOID(options_.files->read(*tensor, offset, bytes));
-    for (std::size_t i = 0; i < elements; ++i) {
-      values.push_back(widen(bytes.data() + i * element, tensor->dtype));
+    if (!options_.plan_only) {
+      std::vector<std::byte> bytes(elements * element);
+      const auto offset = static_cast<std::uint64_t>(part.elements.begin) * element;
+      TROUPE_TRY_VOID(options_.files->read(*tensor, offset, bytes));
+      for (std::size_t i = 0; i < elements; ++i) {
+        values.push_back(widen(bytes.data() + i * element, tensor->dtype));
+      }
     }
+    TROUPE_TRY_VOID(tell({{part.name, {0, 1}, part.elements, 1, part.all_elements}}));
   }
   return values;
 }

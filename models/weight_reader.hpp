@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/vitals.hpp"
 #include "kernels/packed_tensor.hpp"
 #include "kernels/thread_pool.hpp"
 #include "models/checkpoint.hpp"
@@ -45,6 +46,10 @@ struct weight_reader_options {
   bool plan_only = false;
   // Called after each tensor with the packed bytes so far, on the thread that loads.
   std::function<void(std::uint64_t bytes)> progress;
+  base::rank_vitals* vitals = nullptr;  // borrowed; ticked after each 16 MiB read, on any thread
+  // Called after each part is packed (with plan_only: counted), on the thread that loads; elements
+  // of a vector are columns of its one row. An error ends the load.
+  std::function<base::result<void>(const matrix_part& part)> after_part = {};
 };
 
 class weight_reader {
@@ -72,11 +77,14 @@ class weight_reader {
       const std::string& name, const std::vector<std::int64_t>& shape) const;
   [[nodiscard]] base::result<void> pack_part(const matrix_part& part, std::int64_t first_output,
                                              kernels::packed_tensor& into);
+  [[nodiscard]] base::result<void> tell(const std::vector<matrix_part>& parts) const;
   void count(std::uint64_t bytes);
+  void tick(std::uint64_t bytes) noexcept;
 
   weight_reader_options options_;
   std::vector<std::vector<std::byte>> staging_;  // one a thread
   std::uint64_t bytes_ = 0;
+  std::uint64_t read_bytes_ = 0;  // of matrices, by all threads: through an atomic_ref
 };
 
 }  // namespace troupe::models

@@ -16,20 +16,20 @@ void chat_template::closer::operator()(troupe_text_template* opened) const noexc
   troupe_text_template_free(opened);
 }
 
-base::result<chat_template> chat_template::open(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "chat_template.jinja";
-  TROUPE_TRY(source, detail::read_file(path, detail::template_bytes_max));
-  TROUPE_TRY(config, detail::read_file(folder / "tokenizer_config.json", detail::json_bytes_max));
+base::result<chat_template> chat_template::open(const models::model_folder& folder) {
+  constexpr std::string_view name = "chat_template.jinja";
+  TROUPE_TRY(source, detail::read_file(folder, name, detail::template_bytes_max));
+  TROUPE_TRY(config, detail::read_file(folder, "tokenizer_config.json", detail::json_bytes_max));
   TROUPE_TRY(special_map,
-             detail::read_file(folder / "special_tokens_map.json", detail::json_bytes_max));
+             detail::read_file(folder, "special_tokens_map.json", detail::json_bytes_max));
   auto opened = from_files({.chat_template = as_view(source),
                             .tokenizer_config_json = as_view(config),
                             .special_tokens_map_json = as_view(special_map)});
   if (!opened && opened.error().code == base::error_code::not_found) {
-    opened.error().message = "no chat template: looked for " + path.string() +
+    opened.error().message = "no chat template: looked for " + (folder / name).string() +
                              " and for chat_template in tokenizer_config.json beside it";
   } else if (!opened) {
-    opened.error().message += " (in " + folder.string() + ")";
+    opened.error().message += " (in " + folder.path().string() + ")";
   }
   return opened;
 }

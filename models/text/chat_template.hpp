@@ -12,7 +12,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,6 +19,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "models/model_folder.hpp"
 
 struct troupe_text_template;
 
@@ -75,7 +75,7 @@ class chat_template {
   // chat_template.jinja, else chat_template of tokenizer_config.json: one text, or a list of
   // {name, template} of which "default" is used, and "tool_use" when the request has tools.
   // Errors: not_found (the model has no chat template), invalid_argument (syntax, with its line).
-  [[nodiscard]] static base::result<chat_template> open(const std::filesystem::path& folder);
+  [[nodiscard]] static base::result<chat_template> open(const models::model_folder& folder);
   [[nodiscard]] static base::result<chat_template> from_files(const chat_template_files& files);
 
   // `messages_json`: a list of objects, as in the OpenAI API. Null fields count as absent.

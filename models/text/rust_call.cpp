@@ -24,8 +24,14 @@ tl::unexpected<base::error> failure(std::int32_t code, troupe_text_buffer messag
   return base::fail(static_cast<base::error_code>(code), "models/text", take(message));
 }
 
-base::result<std::optional<std::string>> read_file(const std::filesystem::path& path,
-                                                   std::size_t bytes_max) {
+base::result<std::optional<std::string>> read_file(const models::model_folder& folder,
+                                                   std::string_view name, std::size_t bytes_max) {
+  if (folder.is_linked()) {
+    const models::linked_file* found = folder.find_linked(name);
+    if (found == nullptr) return std::optional<std::string>();
+    return std::optional<std::string>(found->text());
+  }
+  const std::filesystem::path path = folder / name;
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
     return std::optional<std::string>();

@@ -3,12 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/error.hpp"
+#include "models/model_folder.hpp"
 #include "models/text/troupe_text.h"
 
 namespace troupe::text::detail {
@@ -25,7 +25,8 @@ namespace troupe::text::detail {
 
 // The whole file, or nothing where it does not exist.
 // Errors: resource_exhausted above `bytes_max`, unavailable where it cannot be read.
-[[nodiscard]] base::result<std::optional<std::string>> read_file(const std::filesystem::path& path,
+[[nodiscard]] base::result<std::optional<std::string>> read_file(const models::model_folder& folder,
+                                                                 std::string_view name,
                                                                  std::size_t bytes_max);
 
 // Of one file that is read whole; the crate checks it again.

@@ -16,22 +16,22 @@ void tokenizer::closer::operator()(troupe_text_tokenizer* opened) const noexcept
   troupe_text_tokenizer_free(opened);
 }
 
-base::result<tokenizer> tokenizer::open(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "tokenizer.json";
-  TROUPE_TRY(json, detail::read_file(path, detail::json_bytes_max));
+base::result<tokenizer> tokenizer::open(const models::model_folder& folder) {
+  constexpr std::string_view name = "tokenizer.json";
+  TROUPE_TRY(json, detail::read_file(folder, name, detail::json_bytes_max));
   if (!json) {
     return base::fail(base::error_code::not_found, "models/text",
-                      "no tokenizer: looked for " + path.string() +
+                      "no tokenizer: looked for " + (folder / name).string() +
                           " (save it with the tokenizers library, or pass token ids)");
   }
-  TROUPE_TRY(config, detail::read_file(folder / "tokenizer_config.json", detail::json_bytes_max));
+  TROUPE_TRY(config, detail::read_file(folder, "tokenizer_config.json", detail::json_bytes_max));
   TROUPE_TRY(special_map,
-             detail::read_file(folder / "special_tokens_map.json", detail::json_bytes_max));
+             detail::read_file(folder, "special_tokens_map.json", detail::json_bytes_max));
   auto opened = from_json({.tokenizer_json = *json,
                            .tokenizer_config_json = as_view(config),
                            .special_tokens_map_json = as_view(special_map)});
   if (!opened) {
-    opened.error().message += " (in " + folder.string() + ")";
+    opened.error().message += " (in " + folder.path().string() + ")";
   }
   return opened;
 }

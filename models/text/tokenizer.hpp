@@ -12,7 +12,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -21,6 +20,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "models/model_folder.hpp"
 
 struct troupe_text_tokenizer;
 
@@ -50,7 +50,7 @@ class tokenizer {
  public:
   // Errors: not_found (no tokenizer.json; token ids still work without one), invalid_argument
   // (malformed, or a kind that is not served), resource_exhausted (above a bound).
-  [[nodiscard]] static base::result<tokenizer> open(const std::filesystem::path& folder);
+  [[nodiscard]] static base::result<tokenizer> open(const models::model_folder& folder);
   [[nodiscard]] static base::result<tokenizer> from_json(const tokenizer_files& files);
 
   // Range: text of at most 16 MiB.

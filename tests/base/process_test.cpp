@@ -220,6 +220,7 @@ TEST(Process, EndsWithItsParent) {
     }
     for (;;) ::pause();
   }
+  ASSERT_GT(parent, 0);
   pipe.in.reset();
   char said = 0;
   ASSERT_EQ(::read(pipe.out.get(), &said, 1), 1);

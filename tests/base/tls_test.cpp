@@ -180,6 +180,18 @@ TEST(Tls, AnotherGangIsRefusedAndTheLineSaysWhy) {
       << outcome.server.error().message;
 }
 
+TEST(Tls, InsecureGangsTrustEachOtherAndNobodyElseTrustsThem) {
+  const auto one = make_insecure_gang_credentials();
+  const auto two = make_insecure_gang_credentials();
+  ASSERT_TRUE(one && two);
+  EXPECT_NE(one->key, two->key);
+  two_ends together = attach_both(*one, *two);
+  EXPECT_TRUE(both_done(shake(together)));
+  const auto gang = make_gang_credentials();
+  two_ends apart = attach_both(*one, *gang);
+  EXPECT_FALSE(shake(apart).client);
+}
+
 // A stranger with OpenSSL's defaults and what `prepare` sets; returns what the server says of it.
 template <class Prepare>
 result<tls_progress> greet_stranger(const gang_credentials& ours, Prepare prepare) {

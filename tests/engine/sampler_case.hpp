@@ -98,7 +98,7 @@ struct sampler_case {
   [[nodiscard]] float score_of(const kernels::token_candidate& token) const {
     if (request.row.temperature == 0.0F) return token.logit;
     return token.logit / request.row.temperature +
-           kernels::gumbel_noise(request.row, token.token_id);
+           kernels::gumbel_noise(sampling_row_of(request), token.token_id);
   }
 };
 
@@ -140,8 +140,9 @@ inline oracle_answer oracle(const sampler_case& of) {
   double best = -std::numeric_limits<double>::infinity();
   double second = best;
   for (const auto& token : left) {
-    const double score = static_cast<double>(token.logit) / temperature +
-                         static_cast<double>(kernels::gumbel_noise(of.request.row, token.token_id));
+    const double score =
+        static_cast<double>(token.logit) / temperature +
+        static_cast<double>(kernels::gumbel_noise(sampling_row_of(of.request), token.token_id));
     if (score > best) {
       second = best;
       best = score;

@@ -10,6 +10,7 @@ ARROWS = {
     "schemas": ["base"],
     "kernels": ["base"],
     "transport": ["base", "schemas"],
+    "supervisor": ["base", "schemas", "transport"],
     "net": ["base"],
     "models": ["base", "schemas", "kernels", "transport/collective.hpp"],
     "engine": ["base", "schemas", "kernels", "models", "transport"],
@@ -159,7 +160,7 @@ def includes(tree):
 # --- target_link_libraries agree with the includes --------------------------------------------
 
 LINK_CALL = re.compile(r"\b(troupe_library|target_link_libraries|troupe_program)\s*\(([^)]*)\)")
-NESTED = {"text": "models/text"}  # targets of folders within a folder
+NESTED = {"text": "models/text", "demo": "models/demo"}  # targets of folders within a folder
 KEYWORDS = {"PUBLIC", "PRIVATE", "INTERFACE", "DEPS", "EXCLUDE"}
 
 

@@ -1,4 +1,4 @@
-#include "engine/stop_matcher.hpp"
+#include "models/text/stop_matcher.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace troupe::engine {
+namespace troupe::text {
 namespace {
 
 struct outcome {
@@ -141,4 +141,4 @@ TEST(StopMatcher, TreatsBytesAboveAsciiAndZeroBytesLikeAnyOther) {
 }
 
 }  // namespace
-}  // namespace troupe::engine
+}  // namespace troupe::text

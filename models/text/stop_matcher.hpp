@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-namespace troupe::engine {
+namespace troupe::text {
 
 struct stop_limits {
   static constexpr std::size_t strings_max = 16;
@@ -37,4 +37,4 @@ class stop_matcher {
   bool stopped_ = false;
 };
 
-}  // namespace troupe::engine
+}  // namespace troupe::text

@@ -1,9 +1,9 @@
-#include "engine/stop_matcher.hpp"
+#include "models/text/stop_matcher.hpp"
 
 #include <algorithm>
 #include <utility>
 
-namespace troupe::engine {
+namespace troupe::text {
 namespace {
 
 // The longest end of `text` that begins `stop` without completing it.
@@ -51,4 +51,4 @@ std::string stop_matcher::push(std::string_view text) {
 
 std::string stop_matcher::finish() { return stopped_ ? std::string() : std::exchange(held_, {}); }
 
-}  // namespace troupe::engine
+}  // namespace troupe::text

@@ -1,0 +1,101 @@
+"""The Qwen3 forward pass for training: the sums of transformers' class with less around them.
+
+Master weights are float32; each step works on bfloat16 copies. The residual stream stays float32,
+as in the engine. export.py writes the weights under Hugging Face's names.
+"""
+
+import torch
+import torch.nn.functional as F
+
+HEADS, KV_HEADS, HEAD_DIM = 8, 4, 32
+ROPE_THETA = 10000.0
+EPS = 1e-6
+
+
+def rotated(x, cos, sin):
+    """Shape: x [rows, heads, positions, head_dim]; the halves of a head are pairs."""
+    low, high = x.chunk(2, dim=-1)
+    return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
+
+
+def random_matrix(rows, columns, gain=1.0):
+    return torch.nn.Parameter(torch.randn(rows, columns) * (gain * columns ** -0.5))
+
+
+def norm(x, weight):
+    return F.rms_norm(x, (x.shape[-1],), weight, EPS)
+
+
+class layer(torch.nn.Module):
+    def __init__(self, hidden, intermediate, layers):
+        super().__init__()
+        out = (2 * layers) ** -0.5  # what a layer adds is small at first
+        q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
+        self.input_norm = torch.nn.Parameter(torch.ones(hidden))
+        self.qkv = random_matrix(q + 2 * kv, hidden)
+        self.q_norm = torch.nn.Parameter(torch.ones(HEAD_DIM))
+        self.k_norm = torch.nn.Parameter(torch.ones(HEAD_DIM))
+        self.o = random_matrix(hidden, q, out)
+        self.mlp_norm = torch.nn.Parameter(torch.ones(hidden))
+        self.gate_up = random_matrix(2 * intermediate, hidden)
+        self.down = random_matrix(hidden, intermediate, out)
+
+    def forward(self, x, cos, sin, mask):
+        rows, positions, _ = x.shape
+        h = norm(x, self.input_norm).bfloat16()
+        qkv = F.linear(h, self.qkv.bfloat16()).view(rows, positions, -1, HEAD_DIM)
+        q, k, v = qkv.split([HEADS, KV_HEADS, KV_HEADS], dim=2)
+        q = rotated(norm(q, self.q_norm.bfloat16()).transpose(1, 2), cos, sin)
+        k = rotated(norm(k, self.k_norm.bfloat16()).transpose(1, 2), cos, sin)
+        k, v = (t.repeat_interleave(HEADS // KV_HEADS, dim=1) for t in (k, v.transpose(1, 2)))
+        # Written out: the backward of the fused kernel takes half of a step at these lengths.
+        scores = q @ (k * HEAD_DIM ** -0.5).transpose(2, 3) + mask
+        mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(rows, positions, -1)
+        x = x + F.linear(mixed, self.o.bfloat16())
+        h = norm(x, self.mlp_norm).bfloat16()
+        gate, up = F.linear(h, self.gate_up.bfloat16()).chunk(2, dim=-1)
+        return x + F.linear(F.silu(gate) * up, self.down.bfloat16())
+
+
+class lean_model(torch.nn.Module):
+    def __init__(self, vocab_size, hidden, intermediate, layers):
+        super().__init__()
+        self.embedding = random_matrix(vocab_size, hidden)
+        self.layers = torch.nn.ModuleList(
+            layer(hidden, intermediate, layers) for _ in range(layers))
+        self.final_norm = torch.nn.Parameter(torch.ones(hidden))
+        self.intermediate = intermediate
+
+    def hidden_states(self, ids):
+        """Shape: ids [rows, positions] -> twice [rows, positions, hidden], float32: after the last
+        norm, and after three quarters of the layers."""
+        at = torch.arange(ids.shape[1], dtype=torch.float32)
+        rate = ROPE_THETA ** (-torch.arange(0, HEAD_DIM, 2, dtype=torch.float32) / HEAD_DIM)
+        angle = at[:, None] * rate[None, :]
+        cos, sin = angle.cos().bfloat16(), angle.sin().bfloat16()
+        mask = torch.full((len(at), len(at)), -1e9).triu(1).bfloat16()
+        x = F.embedding(ids, self.embedding)
+        middle = x
+        for i, one in enumerate(self.layers):
+            x = one(x, cos, sin, mask)
+            if i + 1 == len(self.layers) * 3 // 4:
+                middle = norm(x, None)
+        return norm(x, self.final_norm), middle
+
+    def logits(self, hidden):
+        return F.linear(hidden.bfloat16(), self.embedding.bfloat16()).float()
+
+    def hugging_face_tensors(self):
+        """Name -> tensor, as Qwen3ForCausalLM names them."""
+        q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
+        out = {"model.embed_tokens.weight": self.embedding, "model.norm.weight": self.final_norm}
+        for i, one in enumerate(self.layers):
+            names = {
+                "input_layernorm": one.input_norm, "post_attention_layernorm": one.mlp_norm,
+                "self_attn.q_norm": one.q_norm, "self_attn.k_norm": one.k_norm,
+                "self_attn.q_proj": one.qkv[:q], "self_attn.k_proj": one.qkv[q:q + kv],
+                "self_attn.v_proj": one.qkv[q + kv:], "self_attn.o_proj": one.o,
+                "mlp.gate_proj": one.gate_up[:self.intermediate],
+                "mlp.up_proj": one.gate_up[self.intermediate:], "mlp.down_proj": one.down}
+            out.update({f"model.layers.{i}.{name}.weight": t for name, t in names.items()})
+        return {name: t.detach().to(torch.bfloat16).contiguous() for name, t in out.items()}
