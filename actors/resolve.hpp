@@ -1,0 +1,18 @@
+// Name resolution under a deadline. Internal to actors/.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+
+namespace troupe::actors {
+
+// Numeric addresses of `host`. The system's resolver cannot be stopped: one that takes longer is
+// left to end on a thread of its own.
+// Errors: deadline_exceeded; those of base::resolve.
+[[nodiscard]] base::result<std::vector<std::string>> resolve_within(
+    const std::string& host, std::chrono::milliseconds patience);
+
+}  // namespace troupe::actors

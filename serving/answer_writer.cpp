@@ -1,0 +1,246 @@
+#include "serving/answer_writer.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "serving/json_text.hpp"
+
+namespace troupe::serving {
+namespace {
+
+void append_usage_object(std::string& out, token_usage usage) {
+  fmt::format_to(std::back_inserter(out),
+                 R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},)"
+                 R"("prompt_tokens_details":{{"cached_tokens":0}}}})",
+                 usage.prompt_tokens, usage.completion_tokens,
+                 usage.prompt_tokens + usage.completion_tokens);
+}
+
+void append_finish(std::string& out, std::optional<schemas::finish_reason> finish) {
+  out += R"(,"finish_reason":)";
+  append_json_string_or_null(out, finish ? schemas::to_string(*finish) : "");
+}
+
+void append_token_ids(std::string& out, std::span<const schemas::sampled_token> tokens) {
+  out += R"(,"token_ids":[)";
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    fmt::format_to(std::back_inserter(out), "{}{}", i == 0 ? "" : ",", tokens[i].token_id);
+  }
+  out += ']';
+}
+
+// `"token":...,"logprob":...,"bytes":[...]`
+void append_token(std::string& out, const token_text& token, float logprob) {
+  out += R"("token":)";
+  append_json_string(out, token.text);
+  out += R"(,"logprob":)";
+  append_json_logprob(out, logprob);
+  out += R"(,"bytes":[)";
+  for (std::size_t i = 0; i < token.bytes.size(); ++i) {
+    fmt::format_to(std::back_inserter(out), "{}{}", i == 0 ? "" : ",",
+                   static_cast<unsigned>(static_cast<unsigned char>(token.bytes[i])));
+  }
+  out += ']';
+}
+
+std::size_t characters_of(std::string_view text) {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
+  }));
+}
+
+}  // namespace
+
+answer_writer::answer_writer(const answer_identity& identity, const sampling_request& asked,
+                             token_texts& tokens)
+    : at_(identity.at),
+      logprobs_(asked.logprobs()),
+      token_ids_(asked.return_token_ids),
+      include_usage_(asked.include_usage),
+      continuous_usage_(asked.continuous_usage),
+      tokens_(tokens) {
+  append_json_string(id_, identity.id);
+  head_ = fmt::format(R"("created":{},"model":)", identity.created.count());
+  append_json_string(head_, identity.model);
+  head_ += R"(,"system_fingerprint":)";
+  append_json_string(head_, identity.system_fingerprint);
+}
+
+void answer_writer::append_head(std::string& out, std::string_view object) const {
+  out += R"({"id":)";
+  out += id_;
+  out += R"(,"object":")";
+  out += object;
+  out += R"(",)";
+  out += head_;
+  out += R"(,"choices":[)";
+}
+
+void answer_writer::append_chunk_end(std::string& out, token_usage usage) const {
+  if (continuous_usage_) {
+    out += R"(,"usage":)";
+    append_usage_object(out, usage);
+  } else if (include_usage_) {
+    out += R"(,"usage":null)";
+  }
+  out += "}\n\n";
+}
+
+void answer_writer::append_role(std::string& out, std::uint32_t index,
+                                const std::vector<std::int32_t>& prompt_ids,
+                                token_usage usage) const {
+  out += "data: ";
+  append_head(out, "chat.completion.chunk");
+  fmt::format_to(std::back_inserter(out),
+                 R"({{"index":{},"delta":{{"role":"assistant","content":""}},"logprobs":null,)"
+                 R"("finish_reason":null}})",
+                 index);
+  out += ']';
+  if (token_ids_ && index == 0) {
+    out += R"(,"prompt_token_ids":)";
+    append_json_integers(out, prompt_ids);
+  }
+  append_chunk_end(out, usage);
+}
+
+void answer_writer::append_delta(std::string& out, const choice_part& part,
+                                 token_usage usage) const {
+  out += "data: ";
+  append_head(out, at_ == endpoint::chat ? "chat.completion.chunk" : "text_completion");
+  append_choice(out, part, true);
+  out += ']';
+  append_chunk_end(out, usage);
+}
+
+void answer_writer::append_usage(std::string& out, token_usage usage) const {
+  out += "data: ";
+  append_head(out, at_ == endpoint::chat ? "chat.completion.chunk" : "text_completion");
+  out += R"(],"usage":)";
+  append_usage_object(out, usage);
+  out += "}\n\n";
+}
+
+std::string answer_writer::whole(std::span<const choice_part> choices, token_usage usage) const {
+  std::string out;
+  append_head(out, at_ == endpoint::chat ? "chat.completion" : "text_completion");
+  for (const choice_part& choice : choices) {
+    if (&choice != &choices.front()) out += ',';
+    append_choice(out, choice, false);
+  }
+  out += R"(],"usage":)";
+  append_usage_object(out, usage);
+  if (at_ == endpoint::chat && token_ids_ && choices.front().prompt_ids != nullptr) {
+    out += R"(,"prompt_token_ids":)";
+    append_json_integers(out, *choices.front().prompt_ids);
+  }
+  out += '}';
+  return out;
+}
+
+void answer_writer::append_choice(std::string& out, const choice_part& part, bool chunk) const {
+  fmt::format_to(std::back_inserter(out), R"({{"index":{},)", part.index);
+  if (at_ == endpoint::completion) {
+    out += R"("text":)";
+    append_json_string(out, part.text);
+  } else if (!chunk) {
+    out += R"("message":{"role":"assistant","content":)";
+    append_json_string(out, part.text);
+    out += R"(,"refusal":null})";
+  } else {
+    out += R"("delta":{)";
+    if (!part.text.empty()) {
+      out += R"("content":)";
+      append_json_string(out, part.text);
+    }
+    out += '}';
+  }
+  append_logprobs(out, part);
+  append_finish(out, part.finish);
+  if (token_ids_) {
+    append_token_ids(out, part.tokens);
+    if (at_ == endpoint::completion && part.prompt_ids != nullptr) {
+      out += R"(,"prompt_token_ids":)";
+      append_json_integers(out, *part.prompt_ids);
+    }
+  }
+  out += '}';
+}
+
+void answer_writer::append_logprobs(std::string& out, const choice_part& part) const {
+  out += R"(,"logprobs":)";
+  if (!logprobs_ || part.tokens.empty()) {
+    out += "null";
+  } else if (at_ == endpoint::chat) {
+    append_chat_logprobs(out, part);
+  } else {
+    append_text_logprobs(out, part);
+  }
+}
+
+void answer_writer::append_chat_logprobs(std::string& out, const choice_part& part) const {
+  out += R"({"content":[)";
+  for (const schemas::sampled_token& token : part.tokens) {
+    if (&token != part.tokens.data()) out += ',';
+    out += '{';
+    append_token(out, tokens_.of(token.token_id), token.logprob);
+    out += R"(,"top_logprobs":[)";
+    for (const schemas::token_logprob& other : token.top) {
+      out += &other == token.top.data() ? "{" : ",{";
+      append_token(out, tokens_.of(other.token_id), other.logprob);
+      out += '}';
+    }
+    out += "]}";
+  }
+  out += R"(],"refusal":null})";
+}
+
+void answer_writer::append_text_logprobs(std::string& out, const choice_part& part) const {
+  std::string offsets;
+  std::string values;
+  std::string names;
+  std::string tops;
+  std::size_t offset = part.text_offset;
+  for (const schemas::sampled_token& token : part.tokens) {
+    const std::string_view comma = &token == part.tokens.data() ? "" : ",";
+    const token_text& own = tokens_.of(token.token_id);
+    fmt::format_to(std::back_inserter(offsets), "{}{}", comma, offset);
+    offset += characters_of(own.bytes);
+    values += comma;
+    append_json_logprob(values, token.logprob);
+    names += comma;
+    append_json_string(names, own.text);
+    tops += comma;
+    tops += '{';
+    // The token itself is always among them; of tokens that look alike the likelier stays.
+    std::vector<std::string_view> written = {own.text};
+    append_json_string(tops, own.text);
+    tops += ':';
+    append_json_logprob(tops, token.logprob);
+    for (const schemas::token_logprob& other : token.top) {
+      const std::string& text = tokens_.of(other.token_id).text;
+      if (std::find(written.begin(), written.end(), text) != written.end()) continue;
+      written.push_back(text);
+      tops += ',';
+      append_json_string(tops, text);
+      tops += ':';
+      append_json_logprob(tops, other.logprob);
+    }
+    tops += '}';
+  }
+  fmt::format_to(
+      std::back_inserter(out),
+      R"({{"text_offset":[{}],"token_logprobs":[{}],"tokens":[{}],"top_logprobs":[{}]}})", offsets,
+      values, names, tops);
+}
+
+std::size_t answer_writer::characters(std::span<const schemas::sampled_token> tokens) const {
+  std::size_t sum = 0;
+  for (const schemas::sampled_token& token : tokens) {
+    sum += characters_of(tokens_.of(token.token_id).bytes);
+  }
+  return sum;
+}
+
+}  // namespace troupe::serving

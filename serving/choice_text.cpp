@@ -1,0 +1,29 @@
+#include "serving/choice_text.hpp"
+
+namespace troupe::serving {
+
+base::result<choice_text> choice_text::make(const text::tokenizer* tokenizer,
+                                            bool skip_special_tokens,
+                                            std::vector<std::string> stop) {
+  if (tokenizer == nullptr) return choice_text(std::nullopt, std::move(stop));
+  TROUPE_TRY(stream,
+             text::detokenizer::make(*tokenizer, {.skip_special_tokens = skip_special_tokens}));
+  return choice_text(std::move(stream), std::move(stop));
+}
+
+base::result<std::string> choice_text::push(std::int32_t token_id) {
+  if (!stream_) return std::string();
+  TROUPE_TRY(piece, stream_->push(token_id));
+  return stops_.push(piece);
+}
+
+base::result<std::string> choice_text::finish() {
+  std::string out;
+  if (stream_) {
+    TROUPE_TRY(rest, stream_->finish());
+    out = stops_.push(rest);
+  }
+  return out + stops_.finish();
+}
+
+}  // namespace troupe::serving

@@ -1,0 +1,40 @@
+// The text of one choice as its tokens come: whole characters only, and nothing that may still turn
+// out to be a stop string.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.hpp"
+#include "models/text/detokenizer.hpp"
+#include "models/text/stop_matcher.hpp"
+
+namespace troupe::serving {
+
+class choice_text {
+ public:
+  // `tokenizer` nullptr: the text stays empty.
+  // Errors: unimplemented (the tokenizer's decoder cannot stream).
+  [[nodiscard]] static base::result<choice_text> make(const text::tokenizer* tokenizer,
+                                                      bool skip_special_tokens,
+                                                      std::vector<std::string> stop);
+
+  // Text that is certain now. Errors: internal.
+  [[nodiscard]] base::result<std::string> push(std::int32_t token_id);
+  // The rest, once no token follows.
+  [[nodiscard]] base::result<std::string> finish();
+  // A stop string was found; it and what follows it are not in the text.
+  [[nodiscard]] bool stopped() const noexcept { return stops_.stopped(); }
+
+ private:
+  choice_text(std::optional<text::detokenizer> stream, std::vector<std::string> stop)
+      : stream_(std::move(stream)), stops_(std::move(stop)) {}
+
+  std::optional<text::detokenizer> stream_;
+  text::stop_matcher stops_;
+};
+
+}  // namespace troupe::serving

@@ -1,0 +1,271 @@
+#include "serving/generation.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace troupe::serving {
+namespace {
+
+double seconds(std::chrono::steady_clock::duration time) {
+  return std::chrono::duration<double>(time).count();
+}
+
+api_error internal(std::string message) {
+  return {base::error{base::error_code::internal, std::move(message), "serving"}};
+}
+
+}  // namespace
+
+generation::generation(generation_parts parts, generation_start start)
+    : parts_(parts),
+      key_(start.key),
+      request_(std::move(start.request)),
+      id_(start.identity.id),
+      writer_(start.identity, request_.sampling, parts_.tokens),
+      response_(std::move(start.response)),
+      arrived_(start.arrived),
+      last_mail_(start.arrived),
+      route_(start.route),
+      prompts_(request_.prompts.size()) {}
+
+base::result<void> generation::make_choices() {
+  const sampling_request& sampling = request_.sampling;
+  for (std::uint32_t prompt = 0; prompt < prompts_.size(); ++prompt) {
+    for (std::uint32_t i = 0; i < sampling.choices; ++i) {
+      TROUPE_TRY(text,
+                 choice_text::make(parts_.tokenizer, sampling.skip_special_tokens, sampling.stop));
+      choices_.push_back({.index = prompt * sampling.choices + i,
+                          .prompt = prompt,
+                          .text = std::move(text),
+                          .whole = {},
+                          .tokens = {},
+                          .first = {},
+                          .last = {},
+                          .finish = {}});
+    }
+  }
+  unfinished_ = choices_.size();
+  return {};
+}
+
+void generation::submit(std::uint64_t seed) {
+  if (auto made = make_choices(); !made) return fail(made.error());
+  request_metrics& metrics = parts_.metrics;
+  metrics.params_n.observe(request_.sampling.choices);
+  for (std::uint32_t prompt = 0; prompt < prompts_.size(); ++prompt) {
+    actors::completion_request wanted;
+    wanted.prompt_ids = request_.prompts[prompt];
+    wanted.params = request_.sampling.params;
+    wanted.params.seed = seed;
+    wanted.params.max_tokens = request_.max_tokens[prompt];
+    wanted.choices = request_.sampling.choices;
+    metrics.params_max_tokens.observe(static_cast<double>(wanted.params.max_tokens));
+    auto id = parts_.gang.submit(std::move(wanted), parts_.mailbox.sink(key_, prompt));
+    if (!id) return fail(id.error());
+    prompts_[prompt].id = *id;
+  }
+}
+
+void generation::receive(const token_mail& mail) {
+  if (done_) return;
+  last_mail_ = mail.at;
+  for (const actors::choice_token& token : mail.tokens) {
+    on_token(token, mail.prompt, mail.at);
+    if (done_) return;
+  }
+  if (mail.end) on_end(*mail.end, mail.prompt, mail.at);
+}
+
+void generation::on_token(const actors::choice_token& token, std::uint32_t prompt,
+                          std::chrono::steady_clock::time_point at) {
+  if (token.choice >= request_.sampling.choices) {
+    return fail(internal("the gang sent a token of a choice that nobody asked for"));
+  }
+  choice& of = choices_[prompt * request_.sampling.choices + token.choice];
+  if (of.finish) return;  // a token on its way when the stop string was found
+  if (!token.token.finite) {
+    return fail(internal("the model's output was not a number; see the server's log"));
+  }
+  count_token(of, at);
+  if (keeps_tokens()) of.tokens.push_back(token.token);
+  auto text = advance(of, token);
+  if (!text) return fail(text.error());
+  if (of.finish && !token.finished && prompts_[prompt].id) {
+    parts_.gang.finish_choice(*prompts_[prompt].id, token.choice);
+  }
+  if (request_.sampling.stream) {
+    begin_stream();
+    send_part(of, *text);
+  } else {
+    of.whole += *text;
+  }
+  if (!of.finish) return;
+  count_finished(
+      of, *of.finish == schemas::finish_reason::stop ? finish_kind::stop : finish_kind::length, at);
+  if (--unfinished_ == 0) complete();
+}
+
+base::result<std::string> generation::advance(choice& of, const actors::choice_token& token) {
+  std::string out;
+  // The token that ends a sequence is no part of its text, as in vLLM; it counts and has a logprob.
+  if (token.finished != schemas::finish_reason::stop) {
+    TROUPE_TRY(piece, of.text.push(token.token.token_id));
+    out = std::move(piece);
+  }
+  if (!of.text.stopped() && token.finished) {
+    TROUPE_TRY(rest, of.text.finish());
+    out += rest;
+    of.finish = token.finished;
+  }
+  if (of.text.stopped()) of.finish = schemas::finish_reason::stop;
+  return out;
+}
+
+void generation::on_end(const base::result<void>& outcome, std::uint32_t prompt,
+                        std::chrono::steady_clock::time_point at) {
+  static_cast<void>(at);
+  prompts_[prompt].ended = true;
+  if (!outcome) return fail(outcome.error());
+  const bool open = std::any_of(choices_.begin(), choices_.end(), [&](const choice& of) {
+    return of.prompt == prompt && !of.finish;
+  });
+  if (open) fail(internal("the gang ended a request before all of its choices were finished"));
+}
+
+void generation::begin_stream() {
+  if (begun_) return;
+  begun_ = true;
+  ++parts_.metrics.answers[{route_, 200}];
+  response_->begin(200, {{"content-type", "text/event-stream; charset=utf-8"},
+                         {"cache-control", "no-cache"},
+                         {"x-accel-buffering", "no"},
+                         {"x-request-id", id_}});
+  if (request_.at != endpoint::chat) return;
+  for (const choice& of : choices_) {
+    writer_.append_role(unsent_, of.index, request_.prompts[of.prompt], usage());
+  }
+}
+
+void generation::send_part(choice& of, std::string_view text) {
+  if (text.empty() && !of.finish) return;  // rides with the next
+  const bool with_prompt = request_.sampling.return_token_ids && !of.prompt_ids_sent &&
+                           request_.at == endpoint::completion;
+  of.prompt_ids_sent = of.prompt_ids_sent || with_prompt;
+  writer_.append_delta(unsent_,
+                       {.index = of.index,
+                        .text = text,
+                        .tokens = of.tokens,
+                        .text_offset = of.text_offset,
+                        .finish = of.finish,
+                        .prompt_ids = with_prompt ? &request_.prompts[of.prompt] : nullptr},
+                       usage());
+  if (request_.sampling.logprobs()) of.text_offset += writer_.characters(of.tokens);
+  of.tokens.clear();
+}
+
+void generation::flush() {
+  if (unsent_.empty() || done_) return;
+  response_->write(std::exchange(unsent_, {}));
+}
+
+void generation::complete() {
+  done_ = true;
+  std::int64_t longest = 0;
+  for (const choice& of : choices_) longest = std::max(longest, of.token_count);
+  parts_.metrics.max_generation_tokens.observe(static_cast<double>(longest));
+  if (request_.sampling.stream) {
+    if (request_.sampling.include_usage) writer_.append_usage(unsent_, usage());
+    answer_writer::append_done(unsent_);
+    response_->write(std::exchange(unsent_, {}));
+    response_->finish();
+    return;
+  }
+  std::vector<choice_part> parts;
+  for (const choice& of : choices_) {
+    parts.push_back({.index = of.index,
+                     .text = of.whole,
+                     .tokens = of.tokens,
+                     .finish = of.finish,
+                     .prompt_ids = request_.sampling.return_token_ids ? &request_.prompts[of.prompt]
+                                                                      : nullptr});
+  }
+  ++parts_.metrics.answers[{route_, 200}];
+  response_->send(200, {{"content-type", "application/json"}, {"x-request-id", id_}},
+                  writer_.whole(parts, usage()));
+}
+
+void generation::fail(const api_error& error) {
+  done_ = true;
+  cancel_open();
+  count_unfinished(finish_kind::error);
+  if (!begun_) {
+    ++parts_.metrics.answers[{route_, error.status}];
+    send_error(*response_, error);
+    return;
+  }
+  ++parts_.metrics.stream_errors;
+  response_->write(std::exchange(unsent_, {}) + "data: " + error.body() + "\n\n");
+  // Ended in order: a cut may overtake what was written last, and browsers drop what they have not
+  // read of a stream that breaks.
+  response_->finish();
+}
+
+void generation::abandon() {
+  if (done_) return;
+  done_ = true;
+  cancel_open();
+  count_unfinished(finish_kind::abort);
+}
+
+void generation::cancel_open() {
+  for (const part_of_prompt& prompt : prompts_) {
+    if (prompt.id && !prompt.ended) parts_.gang.cancel(*prompt.id);
+  }
+}
+
+void generation::count_token(choice& of, std::chrono::steady_clock::time_point at) {
+  if (of.token_count == 0) {
+    of.first = at;
+    parts_.metrics.time_to_first_token.observe(seconds(at - arrived_));
+  } else {
+    parts_.metrics.inter_token_latency.observe(seconds(at - of.last));
+  }
+  of.last = at;
+  ++of.token_count;
+}
+
+void generation::count_finished(const choice& of, finish_kind kind,
+                                std::chrono::steady_clock::time_point at) {
+  request_metrics& metrics = parts_.metrics;
+  ++metrics.finished[static_cast<std::size_t>(kind)];
+  metrics.e2e_latency.observe(seconds(at - arrived_));
+  metrics.prompt_tokens.observe(static_cast<double>(request_.prompts[of.prompt].size()));
+  metrics.generation_tokens.observe(static_cast<double>(of.token_count));
+  if (of.token_count == 0) return;
+  const double decode = seconds(of.last - of.first);
+  metrics.decode_time.observe(decode);
+  if (of.token_count > 1) {
+    metrics.time_per_output_token.observe(decode / static_cast<double>(of.token_count - 1));
+  }
+}
+
+void generation::count_unfinished(finish_kind kind) {
+  for (const choice& of : choices_) {
+    if (!of.finish) count_finished(of, kind, last_mail_);
+  }
+}
+
+token_usage generation::usage() const {
+  token_usage sum;
+  for (const std::vector<std::int32_t>& prompt : request_.prompts) {
+    sum.prompt_tokens += static_cast<std::int64_t>(prompt.size());
+  }
+  for (const choice& of : choices_) sum.completion_tokens += of.token_count;
+  return sum;
+}
+
+bool generation::keeps_tokens() const {
+  return request_.sampling.logprobs() || request_.sampling.return_token_ids;
+}
+
+}  // namespace troupe::serving

@@ -1,0 +1,232 @@
+#include "serving/text_front.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "serving/chat_messages.hpp"
+#include "serving/json_text.hpp"
+
+namespace troupe::serving {
+namespace {
+
+// As in OpenAI's API where a text completion names none.
+constexpr std::int64_t completion_max_tokens = 16;
+
+text::civil_time civil(std::chrono::seconds unix_time) {
+  using namespace std::chrono;
+  const sys_seconds at(unix_time);
+  const sys_days day = floor<days>(at);
+  const year_month_day date(day);
+  const hh_mm_ss clock(at - day);
+  return {.year = static_cast<int>(date.year()),
+          .month = static_cast<std::int32_t>(static_cast<unsigned>(date.month())),
+          .day = static_cast<std::int32_t>(static_cast<unsigned>(date.day())),
+          .hour = static_cast<std::int32_t>(clock.hours().count()),
+          .minute = static_cast<std::int32_t>(clock.minutes().count()),
+          .second = static_cast<std::int32_t>(clock.seconds().count())};
+}
+
+bool is_ids(const json& value) {
+  return value.is_array() && !value.empty() && value[0].is_number();
+}
+
+}  // namespace
+
+api_error no_such_model(const std::string& name, const served_model& model) {
+  api_error error =
+      error_of_status(404, fmt::format("model: {} is not served here; this server has {}",
+                                       shown(name), fmt::join(model.names, ", ")));
+  error.param = "model";
+  error.code = "model_not_found";
+  return error;
+}
+
+api_result<json> text_front::read_body(std::string_view body) const {
+  TROUPE_TRY(root, parse_body(body, {limits_.json_depth_max, limits_.json_values_max}));
+  const field_reader fields(root);
+  TROUPE_TRY(name, fields.string("model"));
+  if (name && std::find(model_.names.begin(), model_.names.end(), *name) == model_.names.end()) {
+    return tl::unexpected(no_such_model(*name, model_));
+  }
+  return std::move(root);
+}
+
+api_result<text_front::token_ids> text_front::encode(std::string_view text,
+                                                     const std::string& param,
+                                                     bool add_special_tokens) const {
+  if (tokenizer_ == nullptr) {
+    return refuse(param, "this model has no tokenizer; send token ids", "unsupported_parameter");
+  }
+  auto ids = tokenizer_->encode(text, {.add_special_tokens = add_special_tokens});
+  if (!ids) return refuse(param, ids.error().message);
+  return *std::move(ids);
+}
+
+api_result<text_front::token_ids> text_front::read_ids(const json& list,
+                                                       const std::string& param) const {
+  token_ids out;
+  out.reserve(list.size());
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const json& id = list[i];
+    // The name of the place is made only where it is needed: there may be a million.
+    if (!id.is_number_unsigned() ||
+        id.get<std::uint64_t>() >= static_cast<std::uint64_t>(model_.vocab_size)) {
+      return refuse(
+          fmt::format("{}[{}]", param, i),
+          fmt::format("expected a token id from 0 to {}, got {}", model_.vocab_size - 1, shown(id)),
+          id.is_number() ? "invalid_value" : "invalid_type");
+    }
+    out.push_back(static_cast<std::int32_t>(id.get<std::uint64_t>()));
+  }
+  return out;
+}
+
+api_result<text_front::token_ids> text_front::read_prompt(const json& value,
+                                                          const std::string& param,
+                                                          bool add_special_tokens) const {
+  if (value.is_string()) {
+    return encode(value.get_ref<const std::string&>(), param, add_special_tokens);
+  }
+  if (is_ids(value)) return read_ids(value, param);
+  return refuse(param, "expected a string or a list of token ids, got " + shown(value),
+                "invalid_type");
+}
+
+api_result<std::vector<text_front::token_ids>> text_front::read_prompts(const json& body) const {
+  const field_reader fields(body);
+  const json* const prompt = fields.find("prompt");
+  if (prompt == nullptr) return refuse("prompt", "is missing", "missing_parameter");
+  TROUPE_TRY(special, fields.boolean("add_special_tokens", true));
+  std::vector<token_ids> out;
+  if (!prompt->is_array() || is_ids(*prompt)) {
+    TROUPE_TRY(ids, read_prompt(*prompt, "prompt", special));
+    out.push_back(std::move(ids));
+    return out;
+  }
+  if (prompt->empty()) return refuse("prompt", "expected at least one prompt, got none");
+  if (prompt->size() > limits_.prompts_max) {
+    return refuse("prompt", fmt::format("{} prompts, at most {} are allowed", prompt->size(),
+                                        limits_.prompts_max));
+  }
+  for (std::size_t i = 0; i < prompt->size(); ++i) {
+    TROUPE_TRY(ids, read_prompt((*prompt)[i], fmt::format("prompt[{}]", i), special));
+    out.push_back(std::move(ids));
+  }
+  return out;
+}
+
+api_result<text_front::token_ids> text_front::read_chat_ids(const json& body) const {
+  TROUPE_TRY(chat, read_chat(body, limits_));
+  if (chat_ == nullptr) {
+    return refuse("messages", "this model has no chat template; use /v1/completions",
+                  "unsupported_parameter");
+  }
+  TROUPE_TRY(text, render_chat(*chat_, chat, civil(wall_clock_())));
+  // The template writes the special tokens itself.
+  return encode(text, "messages", false);
+}
+
+api_result<void> text_front::fit_length(prepared_request& request) const {
+  const std::string param = request.at == endpoint::chat ? "messages" : "prompt";
+  for (const token_ids& prompt : request.prompts) {
+    const auto size = static_cast<std::int64_t>(prompt.size());
+    if (size == 0) return refuse(param, "has no tokens");
+    const std::int64_t room = model_.max_model_len - size;
+    const std::int64_t asked = request.sampling.max_tokens.value_or(1);
+    if (asked > room) {
+      return refuse(
+          request.sampling.max_tokens && room > 0 ? request.sampling.max_tokens_param : param,
+          fmt::format("the prompt has {} tokens and {} are asked for, but this model's "
+                      "context holds {}",
+                      size, asked, model_.max_model_len),
+          "context_length_exceeded");
+    }
+    const std::int64_t fallback =
+        request.at == endpoint::chat ? room : std::min(completion_max_tokens, room);
+    request.max_tokens.push_back(request.sampling.max_tokens.value_or(fallback));
+  }
+  const std::int64_t total = static_cast<std::int64_t>(request.prompts.size()) *
+                             static_cast<std::int64_t>(request.sampling.choices);
+  if (total > limits_.choices_total_max) {
+    return refuse("n", fmt::format("{} prompts with {} choices each are {} answers, at most {} "
+                                   "are allowed",
+                                   request.prompts.size(), request.sampling.choices, total,
+                                   limits_.choices_total_max));
+  }
+  return {};
+}
+
+api_result<prepared_request> text_front::prepare(endpoint at, std::string_view body) const {
+  TROUPE_TRY(root, read_body(body));
+  prepared_request out;
+  out.at = at;
+  TROUPE_TRY(sampling, read_sampling(root, at, model_, limits_));
+  out.sampling = std::move(sampling);
+  if (tokenizer_ == nullptr) {
+    if (!out.sampling.stop.empty()) {
+      return refuse("stop", "this model has no tokenizer; use stop_token_ids",
+                    "unsupported_parameter");
+    }
+    out.sampling.return_token_ids = true;  // an answer without text and ids would say nothing
+  }
+  if (at == endpoint::chat) {
+    TROUPE_TRY(ids, read_chat_ids(root));
+    out.prompts.push_back(std::move(ids));
+  } else {
+    TROUPE_TRY(prompts, read_prompts(root));
+    out.prompts = std::move(prompts);
+  }
+  TROUPE_TRY_VOID(fit_length(out));
+  return out;
+}
+
+api_result<std::string> text_front::tokenize(std::string_view body) const {
+  TROUPE_TRY(root, read_body(body));
+  const field_reader fields(root);
+  const bool chat = fields.find("messages") != nullptr;
+  token_ids ids;
+  if (chat) {
+    TROUPE_TRY(made, read_chat_ids(root));
+    ids = std::move(made);
+  } else {
+    TROUPE_TRY(prompt, fields.string("prompt"));
+    if (!prompt) return refuse("prompt", "is missing", "missing_parameter");
+    TROUPE_TRY(special, fields.boolean("add_special_tokens", true));
+    TROUPE_TRY(made, encode(*prompt, "prompt", special));
+    ids = std::move(made);
+  }
+  TROUPE_TRY(strings, fields.boolean("return_token_strs", false));
+  std::string out =
+      fmt::format(R"({{"count":{},"max_model_len":{},"tokens":)", ids.size(), model_.max_model_len);
+  append_json_integers(out, ids);
+  out += R"(,"token_strs":)";
+  if (!strings) return out + "null}";
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    out += i == 0 ? '[' : ',';
+    append_json_string(out, tokenizer_->id_to_token(ids[i]).value_or(""));
+  }
+  return out + (ids.empty() ? "[]}" : "]}");
+}
+
+api_result<std::string> text_front::detokenize(std::string_view body) const {
+  TROUPE_TRY(root, read_body(body));
+  const json* const tokens = field_reader(root).find("tokens");
+  if (tokens == nullptr) return refuse("tokens", "is missing", "missing_parameter");
+  if (!tokens->is_array()) {
+    return refuse("tokens", "expected a list of token ids, got " + shown(*tokens), "invalid_type");
+  }
+  TROUPE_TRY(ids, read_ids(*tokens, "tokens"));
+  if (tokenizer_ == nullptr) {
+    return refuse("tokens", "this model has no tokenizer", "unsupported_parameter");
+  }
+  // As vLLM: everything that is in the ids is in the text.
+  TROUPE_TRY(text, tokenizer_->decode(ids, {.skip_special_tokens = false}));
+  std::string out = R"({"prompt":)";
+  append_json_string(out, text);
+  return out + "}";
+}
+
+}  // namespace troupe::serving

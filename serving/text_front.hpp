@@ -1,0 +1,65 @@
+// From the body of a request to token ids: JSON, checks, chat template, tokenizer. Pure functions
+// of the body (and, for templates that write the date, the time): run on a text thread, as a long
+// prompt takes up to seconds.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "serving/openai_server.hpp"
+#include "serving/sampling_request.hpp"
+
+namespace troupe::serving {
+
+// A request for tokens, ready for the gang.
+struct prepared_request {
+  endpoint at = endpoint::chat;
+  sampling_request sampling;
+  std::vector<std::vector<std::int32_t>> prompts;  // one, or several of /v1/completions
+  std::vector<std::int64_t> max_tokens;            // of each prompt
+};
+
+[[nodiscard]] api_error no_such_model(const std::string& name, const served_model& model);
+
+class text_front {
+ public:
+  text_front(const text::tokenizer* tokenizer, const text::chat_template* chat, served_model model,
+             const serving_limits& limits, std::function<std::chrono::seconds()> wall_clock)
+      : tokenizer_(tokenizer),
+        chat_(chat),
+        model_(std::move(model)),
+        limits_(limits),
+        wall_clock_(std::move(wall_clock)) {}
+
+  // Errors of all: 400 naming the parameter, 404 (no such model).
+  [[nodiscard]] api_result<prepared_request> prepare(endpoint at, std::string_view body) const;
+  // Bodies of the answers to /tokenize and /detokenize, in vLLM's shapes.
+  [[nodiscard]] api_result<std::string> tokenize(std::string_view body) const;
+  [[nodiscard]] api_result<std::string> detokenize(std::string_view body) const;
+
+  [[nodiscard]] const served_model& model() const noexcept { return model_; }
+
+ private:
+  using token_ids = std::vector<std::int32_t>;
+  [[nodiscard]] api_result<json> read_body(std::string_view body) const;
+  [[nodiscard]] api_result<token_ids> read_chat_ids(const json& body) const;
+  [[nodiscard]] api_result<token_ids> encode(std::string_view text, const std::string& param,
+                                             bool add_special_tokens) const;
+  [[nodiscard]] api_result<token_ids> read_ids(const json& list, const std::string& param) const;
+  [[nodiscard]] api_result<token_ids> read_prompt(const json& value, const std::string& param,
+                                                  bool add_special_tokens) const;
+  [[nodiscard]] api_result<std::vector<token_ids>> read_prompts(const json& body) const;
+  [[nodiscard]] api_result<void> fit_length(prepared_request& request) const;
+
+  const text::tokenizer* tokenizer_;
+  const text::chat_template* chat_;
+  served_model model_;
+  serving_limits limits_;
+  std::function<std::chrono::seconds()> wall_clock_;
+};
+
+}  // namespace troupe::serving

@@ -1,0 +1,213 @@
+// The leader machine by table: one claim a test.
+#include "actors/leader/leader_machine.hpp"
+
+#include <gtest/gtest.h>
+
+#include "tests/actors/leader_driver.hpp"
+
+namespace troupe::actors {
+namespace {
+
+using namespace std::chrono_literals;
+
+TEST(LeaderMachine, ProvesAnEpochWithOneRealStepBeforeItIsReady) {
+  leader_driver leader;
+  leader.tell(leader_event::epoch_began{epoch_1});
+  EXPECT_EQ(leader.count<leader_effect::start>(), 1U);
+  EXPECT_EQ(leader.count<leader_effect::step>(), 1U);
+  EXPECT_FALSE(leader.ready());
+  leader.finish_step();
+  EXPECT_EQ(leader.last<leader_effect::proved>().epoch, epoch_1);
+  EXPECT_TRUE(leader.ready());
+}
+
+TEST(LeaderMachine, RefusesRequestsBeforeItIsReady) {
+  leader_driver leader;
+  leader.submit(1);
+  const auto ended = leader.last<leader_effect::end>();
+  ASSERT_FALSE(ended.outcome);
+  EXPECT_EQ(ended.outcome.error().code, base::error_code::unavailable);
+  EXPECT_TRUE(ended.outcome.error().retryable);
+}
+
+TEST(LeaderMachine, StartsEveryChoiceWithItsOwnIndexAndTheSameSeed) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1, 3);
+  const auto starts = leader.all<leader_effect::start>();
+  ASSERT_EQ(starts.size(), 3U);
+  for (std::uint32_t choice = 0; choice < 3; ++choice) {
+    EXPECT_EQ(starts[choice].key, (choice_key{base::request_id{1}, choice}));
+    EXPECT_EQ(starts[choice].log.params.choice, choice);
+    EXPECT_EQ(starts[choice].log.params.seed, starts[0].log.params.seed);
+  }
+}
+
+TEST(LeaderMachine, HandsOutTokensThenEndsOnce) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1, 2);
+  leader.stepped({{1, 0, 11}, {1, 1, 12}});
+  const auto tokens = leader.last<leader_effect::tokens>();
+  ASSERT_EQ(tokens.tokens.size(), 2U);
+  EXPECT_EQ(tokens.tokens[1].token.token_id, 12);
+  EXPECT_EQ(leader.count<leader_effect::end>(), 0U);
+  leader.stepped({{1, 0, 13, true}, {1, 1, 14}});
+  EXPECT_EQ(leader.count<leader_effect::end>(), 0U);  // the other choice goes on
+  leader.stepped({{1, 1, 15, true}});
+  EXPECT_TRUE(leader.last<leader_effect::end>().outcome);
+  EXPECT_EQ(leader.machine().open_requests(), 0U);
+}
+
+TEST(LeaderMachine, StopsACancelledRequestAfterTheStepUnderWay) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1, 2);
+  leader.tell(leader_event::cancelled{base::request_id{1}});
+  EXPECT_EQ(leader.last<leader_effect::end>().outcome.error().code, base::error_code::cancelled);
+  EXPECT_EQ(leader.count<leader_effect::stop>(), 0U);  // the engine is in a step
+  leader.stepped({{1, 0, 11}, {1, 1, 12}});
+  EXPECT_EQ(leader.count<leader_effect::stop>(), 2U);
+  EXPECT_EQ(leader.count<leader_effect::tokens>(), 0U);  // nobody is told after the end
+  EXPECT_EQ(leader.machine().cancelled(), 1U);
+}
+
+TEST(LeaderMachine, EndsAChoiceThatHasWhatItNeedsAndKeepsTheOthers) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1, 2);
+  leader.tell(leader_event::choice_satisfied{{base::request_id{1}, 0}});
+  EXPECT_EQ(leader.count<leader_effect::end>(), 0U);
+  leader.stepped({{1, 0, 11}, {1, 1, 12}});
+  EXPECT_EQ(leader.last<leader_effect::tokens>().tokens.size(), 1U);
+  EXPECT_EQ(leader.count<leader_effect::stop>(), 1U);
+  leader.tell(leader_event::choice_satisfied{{base::request_id{1}, 1}});
+  EXPECT_TRUE(leader.last<leader_effect::end>().outcome);
+}
+
+TEST(LeaderMachine, EndsEveryRequestWithARetryableErrorWhenTheEpochEnds) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1);
+  leader.submit(2, 2);
+  leader.tell(leader_event::epoch_ended{epoch_1, "rank 1 is lost"});
+  const auto ends = leader.all<leader_effect::end>();
+  ASSERT_EQ(ends.size(), 2U);
+  for (const auto& ended : ends) {
+    EXPECT_EQ(ended.outcome.error().code, base::error_code::unavailable);
+    EXPECT_TRUE(ended.outcome.error().retryable);
+    EXPECT_NE(ended.outcome.error().message.find("rank 1 is lost"), std::string::npos);
+  }
+  EXPECT_EQ(leader.last<leader_effect::release>().epoch, epoch_1);
+  EXPECT_FALSE(leader.ready());
+}
+
+TEST(LeaderMachine, ServesAgainInTheNextEpoch) {
+  leader_driver leader = leader_driver::serving();
+  leader.tell(leader_event::epoch_ended{epoch_1, "lost"});
+  leader.tell(leader_event::epoch_began{epoch_2});
+  leader.finish_step();
+  EXPECT_TRUE(leader.ready());
+  leader.submit(5);
+  EXPECT_EQ(leader.count<leader_effect::start>(), 1U);
+}
+
+TEST(LeaderMachine, DropsAndCountsWhatBelongsToAnOlderEpoch) {
+  leader_driver leader = leader_driver::serving();
+  leader.tell(leader_event::epoch_ended{epoch_1, "lost"});
+  leader.tell(leader_event::epoch_began{epoch_2});
+  leader.finish_step();
+  leader.tell(leader_event::epoch_ended{epoch_1, "late news"});
+  leader.tell(leader_event::epoch_began{epoch_1});
+  EXPECT_TRUE(leader.ready());
+  EXPECT_EQ(leader.machine().stale_dropped(), 2U);
+}
+
+TEST(LeaderMachine, LeavesTheEpochWhenAStepFails) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1);
+  leader.tell(leader_event::step_failed{{base::error_code::aborted, "the group was aborted", "t"}});
+  EXPECT_EQ(leader.last<leader_effect::failed>().epoch, epoch_1);
+  EXPECT_EQ(leader.count<leader_effect::release>(), 1U);
+  EXPECT_EQ(leader.count<leader_effect::end>(), 1U);
+}
+
+TEST(LeaderMachine, LeavesTheEpochWhenTheCanarysLogitsAreNoNumbers) {
+  leader_driver leader;
+  leader.tell(leader_event::epoch_began{epoch_1});
+  leader.fail_choice(canary_request, 0, base::error_code::internal);
+  EXPECT_EQ(leader.count<leader_effect::failed>(), 1U);
+  EXPECT_FALSE(leader.ready());
+}
+
+TEST(LeaderMachine, EndsOnlyTheRequestWhoseLogitsAreNoNumbers) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1, 2);
+  leader.submit(2);  // waits for the step under way
+  leader.fail_choice(base::request_id{1}, 0, base::error_code::internal);
+  EXPECT_EQ(leader.all<leader_effect::end>().size(), 1U);
+  EXPECT_EQ(leader.last<leader_effect::end>().outcome.error().code, base::error_code::internal);
+  EXPECT_EQ(leader.machine().open_requests(), 1U);
+  EXPECT_TRUE(leader.ready());
+}
+
+TEST(LeaderMachine, EndsARequestThatTheEngineRefuses) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1, 2);
+  leader.tell(leader_event::start_refused{{base::request_id{1}, 1},
+                                          {base::error_code::resource_exhausted, "full", "t"}});
+  EXPECT_EQ(leader.last<leader_effect::end>().outcome.error().code,
+            base::error_code::resource_exhausted);
+  EXPECT_EQ(leader.machine().open_requests(), 0U);
+}
+
+TEST(LeaderMachine, ComputesACanaryWhenIdleSoThatReadinessNeverAges) {
+  leader_driver leader = leader_driver::serving();
+  leader.wait(4s);
+  leader.tell(leader_event::woke{});
+  EXPECT_EQ(leader.last<leader_effect::start>().key.request, canary_request);
+  leader.finish_step();
+  EXPECT_TRUE(leader.ready());
+  leader.wait(11s);  // nothing has stepped
+  EXPECT_FALSE(leader.ready());
+}
+
+TEST(LeaderMachine, EndsARequestAtItsDeadline) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1, 1, 100ms);
+  EXPECT_EQ(leader.last<leader_effect::wake_at>().when, leader.now() + 100ms);
+  leader.wait(99ms);
+  leader.tell(leader_event::woke{});
+  EXPECT_EQ(leader.count<leader_effect::end>(), 0U);
+  leader.wait(1ms);
+  leader.tell(leader_event::woke{});
+  EXPECT_EQ(leader.last<leader_effect::end>().outcome.error().code,
+            base::error_code::deadline_exceeded);
+}
+
+TEST(LeaderMachine, GivesNoRequestMoreThanTheServersOwnPatience) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1, 1, 24h);
+  EXPECT_EQ(leader.last<leader_effect::wake_at>().when, leader.now() + 600s);
+}
+
+TEST(LeaderMachine, DrainsByRefusingTheNewAndEndingTheOpen) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1);
+  leader.tell(leader_event::drain{});
+  EXPECT_FALSE(leader.ready());
+  EXPECT_EQ(leader.count<leader_effect::drained>(), 0U);
+  leader.submit(2);
+  EXPECT_FALSE(leader.last<leader_effect::end>().outcome);
+  leader.stepped({{1, 0, 11, true}});
+  EXPECT_EQ(leader.count<leader_effect::drained>(), 1U);
+  leader.tell(leader_event::drain{});
+  EXPECT_EQ(leader.count<leader_effect::drained>(), 0U);  // said once
+}
+
+TEST(LeaderMachine, IgnoresWhatComesTooLate) {
+  leader_driver leader = leader_driver::serving();
+  leader.tell(leader_event::cancelled{base::request_id{9}});
+  leader.tell(leader_event::choice_satisfied{{base::request_id{9}, 0}});
+  leader.tell(leader_event::start_refused{{base::request_id{9}, 0}, {}});
+  EXPECT_EQ(leader.count<leader_effect::end>(), 0U);
+  EXPECT_EQ(leader.machine().cancelled(), 0U);
+}
+
+}  // namespace
+}  // namespace troupe::actors

@@ -1,0 +1,162 @@
+// Random event sequences: whatever comes in whatever order, each request ends exactly once, nobody
+// is told anything after that, and the engine's sequences and the machine's agree.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <set>
+
+#include "actors/leader/leader_machine.hpp"
+
+namespace troupe::actors {
+namespace {
+
+// What the engine would hold, and what the clients have seen.
+class leader_world {
+ public:
+  explicit leader_world(std::uint64_t seed) : random_(seed), machine_({}) {}
+
+  void run(int events) {
+    for (int i = 0; i < events; ++i) one_event();
+    // Healed: a last epoch, and everything comes to its end.
+    tell(leader_event::drain{});
+    if (!epoch_lives_) begin_epoch();
+    for (int i = 0; i < 200 && (stepping_ || !sequences_.empty()); ++i) step_engine(true);
+    ASSERT_TRUE(open_.empty());
+    ASSERT_EQ(drained_, 1);
+  }
+
+ private:
+  std::uint64_t draw(std::uint64_t below) { return random_() % below; }
+
+  void one_event() {
+    now_ += std::chrono::milliseconds(draw(3000));
+    switch (draw(9)) {
+      case 0:
+        begin_epoch();
+        return;
+      case 1:
+        if (draw(4) == 0) tell(leader_event::epoch_ended{{1, draw(number_ + 2)}, "lost"});
+        return;
+      case 2:
+      case 3:
+        submit();
+        return;
+      case 4:
+        tell(leader_event::cancelled{base::request_id{1 + draw(next_request_)}});
+        return;
+      case 5:
+        tell(leader_event::choice_satisfied{
+            {base::request_id{1 + draw(next_request_)}, static_cast<std::uint32_t>(draw(4))}});
+        return;
+      case 6:
+        tell(leader_event::woke{});
+        return;
+      default:
+        step_engine(draw(4) == 0);
+    }
+  }
+
+  void begin_epoch() {
+    ++number_;
+    sequences_.clear();
+    stepping_ = false;
+    epoch_lives_ = true;
+    tell(leader_event::epoch_began{{1, number_}});
+  }
+
+  void submit() {
+    completion_request request;
+    request.prompt_ids = {1, 2};
+    request.choices = 1 + static_cast<std::uint32_t>(draw(3));
+    if (draw(2) == 0) request.patience = std::chrono::milliseconds(draw(20'000));
+    const base::request_id id{next_request_++};
+    open_.insert(id);
+    tell(leader_event::submitted{id, std::move(request)});
+  }
+
+  void step_engine(bool finish) {
+    if (!stepping_) return;
+    stepping_ = false;
+    if (!finish && draw(40) == 0) {
+      tell(leader_event::step_failed{{base::error_code::aborted, "aborted", "t"}});
+      return;
+    }
+    leader_event::stepped event;
+    std::vector<choice_key> gone;
+    for (const choice_key& key : sequences_) {
+      leader_event::stepped_token token;
+      token.key = key;
+      if (finish || key.request == canary_request || draw(5) == 0) {
+        token.finished = schemas::finish_reason::stop;
+        gone.push_back(key);
+      } else if (draw(50) == 0) {
+        token.failed = base::error{base::error_code::internal, "not finite", "t"};
+        gone.push_back(key);
+      }
+      event.tokens.push_back(std::move(token));
+    }
+    for (const choice_key& key : gone) sequences_.erase(key);
+    tell(std::move(event));
+  }
+
+  void tell(leader_input event) {
+    for (leader_output& effect : machine_.step(std::move(event), now_)) {
+      std::visit([this](auto& kind) { check(kind); }, effect);
+    }
+  }
+
+  void check(leader_effect::start& effect) {
+    EXPECT_FALSE(stepping_) << "a sequence enters while the engine steps";
+    EXPECT_TRUE(sequences_.insert(effect.key).second);
+  }
+  void check(leader_effect::stop& effect) {
+    EXPECT_FALSE(stepping_) << "a sequence leaves while the engine steps";
+    sequences_.erase(effect.key);
+  }
+  void check(leader_effect::step&) {
+    EXPECT_FALSE(stepping_);
+    EXPECT_FALSE(sequences_.empty());
+    stepping_ = true;
+  }
+  void check(leader_effect::tokens& effect) {
+    EXPECT_TRUE(open_.contains(effect.id)) << "tokens after the end";
+    EXPECT_FALSE(effect.tokens.empty());
+  }
+  void check(leader_effect::end& effect) {
+    EXPECT_EQ(open_.erase(effect.id), 1U) << "ended twice, or never submitted";
+  }
+  void check(leader_effect::proved& effect) { EXPECT_EQ(effect.epoch.number, number_); }
+  void check(leader_effect::failed&) {}
+  void check(leader_effect::release& effect) {
+    if (effect.epoch.number != number_) return;  // of the one before
+    epoch_lives_ = false;
+    stepping_ = false;
+    sequences_.clear();
+  }
+  void check(leader_effect::drained&) { ++drained_; }
+  void check(leader_effect::wake_at& effect) { EXPECT_LT(effect.when, time_point::max()); }
+
+  std::mt19937_64 random_;
+  leader_machine machine_;
+  time_point now_{std::chrono::hours(1)};
+  std::uint64_t number_ = 0;
+  std::uint64_t next_request_ = 1;
+  bool epoch_lives_ = false;
+  bool stepping_ = false;
+  std::set<choice_key> sequences_;
+  std::set<base::request_id> open_;
+  int drained_ = 0;
+};
+
+TEST(LeaderMachine, EndsEveryRequestOnceInAnyOrderOfEvents) {
+  for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    leader_world world(seed);
+    world.run(400);
+    if (HasFatalFailure() || HasNonfatalFailure()) return;
+  }
+}
+
+}  // namespace
+}  // namespace troupe::actors

@@ -1,0 +1,144 @@
+// Text completions: kinds of prompts, shapes, several prompts at once, and the token endpoints.
+#include "tests/serving/serving_world.hpp"
+
+namespace troupe::serving::test {
+namespace {
+
+using schemas::finish_reason;
+
+TEST(Completion, HasOpenAisFieldsAndNoOthers) {
+  world w;
+  const auto answer = w.ask("/v1/completions", R"({"model":"small","prompt":"Once"})");
+  const actors::completion_request& got = w.gang.at(0).request;
+  EXPECT_EQ(got.prompt_ids, w.ids("Once"));
+  EXPECT_EQ(got.params.max_tokens, 16) << "OpenAI's default";
+  w.emit_text(0, " upon");
+  const json body = answer->parsed();
+  EXPECT_EQ(body["object"], "text_completion");
+  EXPECT_TRUE(body["id"].get<std::string>().starts_with("cmpl-"));
+  EXPECT_EQ(
+      body["choices"],
+      json::array(
+          {{{"index", 0}, {"text", " upon"}, {"logprobs", nullptr}, {"finish_reason", "length"}}}));
+  EXPECT_EQ(body.size(), 7U) << body;
+}
+
+TEST(Completion, TakesEveryKindOfPrompt) {
+  struct prompt_case {
+    std::string prompt;
+    std::size_t prompts;
+  };
+  world w;
+  const std::vector<prompt_case> cases = {
+      {R"("Once")", 1}, {R"(["Once","Twice"])", 2}, {"[5,6,7]", 1}, {"[[5,6],[7]]", 2}};
+  for (const prompt_case& of : cases) {
+    SCOPED_TRACE(of.prompt);
+    const std::size_t first = w.gang.count();
+    w.ask("/v1/completions", R"({"n":2,"prompt":)" + of.prompt + "}", of.prompts);
+    EXPECT_EQ(w.gang.at(first).request.choices, 2U);
+  }
+  EXPECT_EQ(w.gang.at(3).request.prompt_ids, (std::vector<std::int32_t>{5, 6, 7}));
+  EXPECT_EQ(w.gang.at(5).request.prompt_ids, (std::vector<std::int32_t>{7}));
+}
+
+TEST(Completion, NumbersTheChoicesOfSeveralPrompts) {
+  world w;
+  for (const bool stream : {false, true}) {
+    const std::size_t first = w.gang.count();
+    const auto answer =
+        w.ask("/v1/completions",
+              json({{"prompt", {"Once", "Twice"}}, {"n", 2}, {"stream", stream}}).dump(), 2);
+    for (std::size_t prompt = 0; prompt < 2; ++prompt) {
+      for (std::uint32_t choice = 0; choice < 2; ++choice) {
+        w.emit_text(first + prompt, std::to_string(prompt * 2 + choice), choice);
+      }
+      w.end(first + prompt);
+    }
+    ASSERT_TRUE(answer->complete);
+    std::array<std::string, 4> texts;
+    if (stream) {
+      for (const json& event : answer->events()) {
+        if (!event.is_object()) continue;
+        EXPECT_EQ(event["object"], "text_completion");
+        texts.at(event["choices"][0]["index"].get<std::size_t>()) += event["choices"][0]["text"];
+      }
+    } else {
+      const json body = answer->parsed();
+      for (const json& choice : body["choices"]) {
+        texts.at(choice["index"].get<std::size_t>()) += choice["text"];
+      }
+      EXPECT_EQ(answer->parsed()["usage"]["prompt_tokens"],
+                w.ids("Once").size() + w.ids("Twice").size());
+    }
+    EXPECT_EQ(texts, (std::array<std::string, 4>{"0", "1", "2", "3"}));
+  }
+}
+
+TEST(Completion, AdmitsAllPromptsOrNone) {
+  world w;
+  w.gang.refusal =
+      base::error{base::error_code::resource_exhausted, "the queue is full", "t", true};
+  w.gang.admit_before_refusal = 1;
+  const auto answer = w.post("/v1/completions", R"({"prompt":["Once","Twice"]})");
+  EXPECT_EQ(answer->status, 503);
+  EXPECT_EQ(answer->header("retry-after"), "1");
+  EXPECT_TRUE(w.gang.cancelled(0));
+  EXPECT_EQ(w.server->open_requests(), 0U);
+}
+
+TEST(Completion, GivesLogprobsInTheFourLists) {
+  world w;
+  const auto answer = w.ask("/v1/completions", R"({"prompt":"a","logprobs":1})");
+  const std::vector<std::string> pieces = {"x", "é", "y"};
+  std::vector<std::int32_t> all;
+  for (const std::string& piece : pieces) {
+    for (const std::int32_t id : w.ids(piece)) all.push_back(id);
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    auto token =
+        token_of(all[i], i + 1 == all.size() ? std::optional(finish_reason::length) : std::nullopt);
+    token.token.top = {{w.ids("z")[0], -0.25F}};
+    w.emit(0, {token});
+  }
+  const json logprobs = answer->parsed()["choices"][0]["logprobs"];
+  ASSERT_EQ(logprobs.size(), 4U) << logprobs;
+  for (const char* const list : {"text_offset", "token_logprobs", "tokens", "top_logprobs"}) {
+    EXPECT_EQ(logprobs[list].size(), all.size()) << list;
+  }
+  EXPECT_EQ(logprobs["tokens"][0], "x");
+  EXPECT_EQ(logprobs["text_offset"][0], 0);
+  EXPECT_EQ(logprobs["text_offset"].back(), 2) << "characters, not bytes";
+  EXPECT_EQ(logprobs["token_logprobs"][0], -0.5);
+  EXPECT_EQ(logprobs["top_logprobs"][0], json({{"x", -0.5}, {"z", -0.25}}))
+      << "the token itself is always among them";
+}
+
+TEST(Tokenize, AnswersInVllmsShape) {
+  world w;
+  const json text = w.post("/tokenize", R"({"model":"small","prompt":"Once upon"})")->parsed();
+  EXPECT_EQ(text["tokens"], json(w.ids("Once upon")));
+  EXPECT_EQ(text["count"], w.ids("Once upon").size());
+  EXPECT_EQ(text["max_model_len"], 512);
+  EXPECT_EQ(text["token_strs"], nullptr);
+  const json chat = w.post("/tokenize",
+                           R"({"messages":[{"role":"user","content":"a"}],
+                               "add_generation_prompt":false,"return_token_strs":true})")
+                        ->parsed();
+  EXPECT_EQ(chat["token_strs"].size(), chat["count"].get<std::size_t>());
+  const json back = w.post("/detokenize", json({{"tokens", chat["tokens"]}}).dump())->parsed();
+  EXPECT_EQ(back, json({{"prompt",
+                         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+                         "<|im_start|>user\na<|im_end|>\n"}}));
+}
+
+TEST(Tokenize, NamesWhatIsWrong) {
+  world w;
+  EXPECT_EQ(w.post("/tokenize", "{}")->parsed()["error"]["param"], "prompt");
+  EXPECT_EQ(w.post("/detokenize", "{}")->parsed()["error"]["param"], "tokens");
+  EXPECT_EQ(w.post("/detokenize", R"({"tokens":[1,800]})")->parsed()["error"]["param"],
+            "tokens[1]");
+  EXPECT_EQ(w.post("/tokenize", R"({"model":"big","prompt":"a"})")->status, 404);
+}
+
+}  // namespace
+}  // namespace troupe::serving::test
