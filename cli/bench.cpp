@@ -10,6 +10,7 @@
 
 #include "cli/bench_figures.hpp"
 #include "cli/commands.hpp"
+#include "cli/gang_model.hpp"
 #include "cli/json_number.hpp"
 #include "cli/running_model.hpp"
 #include "cli/yaml_config.hpp"
@@ -135,36 +136,37 @@ nlohmann::ordered_json figures(const bench_flags& flags, const opened_model& ope
   return out;
 }
 
+// One entry a rank's process: the most this one had, what the others have now.
+nlohmann::ordered_json peak_pss_bytes(const model_flags& flags, const running_model& running) {
+  auto all = nlohmann::ordered_json::array();
+  all.push_back(std::max(running.peak_pss_bytes, resident_pss_bytes()));
+  if (flags.ranks == "threads") return all;
+  for (const std::uint64_t bytes : sibling_pss_bytes()) all.push_back(bytes);
+  return all;
+}
+
 void print_text(const nlohmann::ordered_json& out) {
   for (const auto& [name, value] : out.items()) std::cout << name << ": " << value.dump() << '\n';
 }
 
-exit_code run_bench(const bench_flags& flags) {
-  const auto opened = open_model(flags.model);
-  if (!opened) return report(opened.error());
-  const int ranks = flags.model.tensor_parallel_size * flags.model.pipeline_parallel_size;
-  const machine_limits limits = measure_machine(*opened, ranks * opened->threads_per_rank);
-  const auto running = start_model(
-      flags.model, *opened,
-      {.positions = flags.prompt_tokens + flags.max_tokens, .sequences = flags.concurrency});
-  if (!running) return report(running.error());
+exit_code run_rounds(const bench_flags& flags, const opened_model& opened,
+                     const machine_limits& limits, running_model& running) {
   std::vector<round_times> rounds;
   for (int round = 0; round <= flags.repeat; ++round) {  // the first warms up and is not counted
-    auto times = run_round(*running->engine, flags, opened->config.vocab_size,
+    auto times = run_round(*running.engine, flags, opened.config.vocab_size,
                            static_cast<std::uint64_t>(round));
     if (!times) return report(times.error());
     if (round > 0) rounds.push_back(*std::move(times));
   }
   nlohmann::ordered_json out;
-  out["machine"] = {{"read_bandwidth_gb_per_s", nine_digits(limits.read_gb_per_s)},
-                    {"matmul_peak_gflop_per_s",
-                     {{std::string(to_string(opened->profile.weights)),
-                       nine_digits(limits.matmul_gflop_per_s)}}}};
-  out["numerics"] = to_string(opened->profile);
-  out.update(figures(flags, *opened, rounds, limits));
-  out["peak_pss_bytes"] =
-      nlohmann::ordered_json::array({std::max(running->peak_pss_bytes, resident_pss_bytes())});
-  out["load_s"] = nine_digits(running->load_s);
+  out["machine"] = {
+      {"read_bandwidth_gb_per_s", nine_digits(limits.read_gb_per_s)},
+      {"matmul_peak_gflop_per_s",
+       {{std::string(to_string(opened.profile.weights)), nine_digits(limits.matmul_gflop_per_s)}}}};
+  out["numerics"] = to_string(opened.profile);
+  out.update(figures(flags, opened, rounds, limits));
+  out["peak_pss_bytes"] = peak_pss_bytes(flags.model, running);
+  out["load_s"] = nine_digits(running.load_s);
   if (flags.output == "json") {
     std::cout << out.dump() << '\n';
   } else {
@@ -173,12 +175,30 @@ exit_code run_bench(const bench_flags& flags) {
   return std::cout.flush() ? exit_code::fine : exit_code::failed;
 }
 
+exit_code run_bench(const bench_flags& flags, const invocation& called) {
+  const auto opened = open_model(flags.model);
+  if (!opened) return report(opened.error());
+  const gang_command command{.called = called,
+                             .model = flags.model,
+                             .opened = *opened,
+                             .load = {.positions = flags.prompt_tokens + flags.max_tokens,
+                                      .sequences = flags.concurrency}};
+  machine_limits limits;
+  const int ranks = flags.model.tensor_parallel_size * flags.model.pipeline_parallel_size;
+  // Measured where the figures are printed, and before the other ranks' cores are needed.
+  const bool prints = flags.model.ranks == "threads" || (called.seat && called.seat->rank == 0);
+  if (prints) limits = measure_machine(*opened, ranks * opened->threads_per_rank);
+  return run_over_ranks(
+      command, [&](running_model& running) { return run_rounds(flags, *opened, limits, running); });
+}
+
 }  // namespace
 
-command add_bench(CLI::App& program) {
+command add_bench(CLI::App& program, const invocation& called) {
   auto flags = std::make_shared<bench_flags>();
   CLI::App* parser = program.add_subcommand("bench", "Measure the engine against this machine");
   add_model_flags(*parser, flags->model);
+  add_ranks_flag(*parser, flags->model);
   parser->add_option("--prompt-tokens", flags->prompt_tokens, "tokens of each prompt")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 24))
       ->capture_default_str();
@@ -195,7 +215,7 @@ command add_bench(CLI::App& program) {
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
   add_sources(*parser);
-  return {parser, [flags] { return run_bench(*flags); }};
+  return {parser, [flags, &called] { return run_bench(*flags, called); }};
 }
 
 }  // namespace troupe::cli

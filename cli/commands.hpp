@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "cli/exit_code.hpp"
+#include "cli/invocation.hpp"
 
 namespace troupe::cli {
 
@@ -16,8 +17,12 @@ struct command {
   command_body run;
 };
 
-[[nodiscard]] command add_generate(CLI::App& program);
+// `called` outlives the command.
+[[nodiscard]] command add_serve(CLI::App& program, const invocation& called);
+[[nodiscard]] command add_generate(CLI::App& program, const invocation& called);
+[[nodiscard]] command add_bench(CLI::App& program, const invocation& called);
 [[nodiscard]] command add_inspect(CLI::App& program);
-[[nodiscard]] command add_bench(CLI::App& program);
+[[nodiscard]] command add_health(CLI::App& program);
+[[nodiscard]] command add_certificates(CLI::App& program);
 
 }  // namespace troupe::cli

@@ -1,16 +1,22 @@
 // troupe generate MODEL: one request, no server.
+#include <unistd.h>
+
 #include <charconv>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/entropy.hpp"
+#include "base/memory_file.hpp"
 #include "cli/bounded_file.hpp"
 #include "cli/commands.hpp"
+#include "cli/gang_model.hpp"
 #include "cli/generation.hpp"
 #include "cli/json_number.hpp"
 #include "cli/running_model.hpp"
 #include "cli/yaml_config.hpp"
+#include "models/demo/demo_folder.hpp"
 
 namespace troupe::cli {
 namespace {
@@ -108,7 +114,7 @@ void print_json(const generation_request& request, const generation& made, doubl
 
 // The tokenizer where the folder has one; token ids alone do without.
 base::result<std::unique_ptr<text::tokenizer>> open_tokenizer(const generate_flags& flags) {
-  auto opened = text::tokenizer::open(flags.model.model);
+  auto opened = text::tokenizer::open(models::find_model(flags.model.model));
   if (opened) return std::make_unique<text::tokenizer>(std::move(*opened));
   const bool needed =
       flags.prompt_token_ids.empty() || flags.output == "text" || !flags.stop.empty();
@@ -116,6 +122,15 @@ base::result<std::unique_ptr<text::tokenizer>> open_tokenizer(const generate_fla
     return std::unique_ptr<text::tokenizer>();
   }
   return tl::unexpected(std::move(opened).error());
+}
+
+// What the engine would refuse, found before any rank is started.
+base::result<void> check_request(const generation_request& request, const model_flags& flags,
+                                 const opened_model& opened, const engine_limits& limits) {
+  engine::sequence_log log;
+  log.params = request.params;
+  log.prompt_ids = request.prompt_ids;
+  return engine::check_admission(log, engine_options_of(flags, opened, limits).limits());
 }
 
 base::result<generation_request> make_request(const generate_flags& flags,
@@ -150,46 +165,80 @@ base::result<generation_request> make_request(const generate_flags& flags,
   return request;
 }
 
-exit_code run_generate(const generate_flags& flags) {
-  const auto seed = resolve_seed(flags.seed);
-  if (!seed) return report(seed.error(), exit_code::usage);
-  const auto opened = open_model(flags.model);
-  if (!opened) return report(opened.error());
-  const auto tokenizer = open_tokenizer(flags);
-  if (!tokenizer) return report(tokenizer.error());
-  auto request = make_request(flags, tokenizer->get(), *seed);
-  if (!request) return report(request.error(), exit_code::usage);
-  const auto prompt_tokens = static_cast<std::int64_t>(request->prompt_ids.size());
-  auto running = start_model(flags.model, *opened,
-                             {.positions = prompt_tokens + flags.max_tokens,
-                              .sequences = static_cast<std::int64_t>(flags.n)});
-  if (!running) return report(running.error());
-  const bool streams = flags.output == "text" && flags.n == 1;
-  if (streams) {
-    request->on_text = [](const std::string& text) { std::cout << text << std::flush; };
-  }
-  const auto made = run_generation(*running->engine, *request);
-  if (!made) {
-    const bool usage = made.error().code == base::error_code::invalid_argument;
-    return report(made.error(), usage ? exit_code::usage : exit_code_of(made.error().code));
-  }
+exit_code print(const generate_flags& flags, const generation_request& request,
+                const generation& made, double load_s) {
   if (flags.output == "json") {
-    print_json(*request, *made, running->load_s);
-  } else if (streams) {
+    print_json(request, made, load_s);
+  } else if (request.on_text) {
     std::cout << '\n';
   } else {
-    for (const generated_choice& choice : made->choices) std::cout << choice.text << '\n';
+    for (const generated_choice& choice : made.choices) std::cout << choice.text << '\n';
   }
   return std::cout.flush() ? exit_code::fine : exit_code::failed;
 }
 
+// A prompt that can be read only once (a pipe) is read by the user's process alone; the ranks read
+// this copy of it.
+base::result<std::optional<base::fd>> keep_prompt(generate_flags& flags) {
+  if (flags.prompt_file.empty() || std::filesystem::is_regular_file(flags.prompt_file)) {
+    return std::optional<base::fd>{};
+  }
+  TROUPE_TRY(text, read_bounded_file("--prompt-file", flags.prompt_file,
+                                     generate_limits::prompt_bytes_max));
+  TROUPE_TRY(kept, base::make_memory_file({.name = "prompt", .bytes = text.size()}));
+  if (::pwrite(kept.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
+    return base::fail(base::error_code::resource_exhausted, "cli", "no memory for the prompt");
+  }
+  flags.prompt_file = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(kept.get());
+  return std::optional(std::move(kept));
+}
+
+exit_code run_generate(generate_flags flags, const invocation& called) {
+  if (called.seat && !called.seat->prompt_file.empty()) {
+    flags.prompt_file = called.seat->prompt_file;
+  }
+  const auto seed = resolve_seed(flags.seed);
+  if (!seed) return report(seed.error(), exit_code::usage);
+  const auto opened = open_model(flags.model);
+  if (!opened) return report(opened.error());
+  gang_command command{.called = called, .model = flags.model, .opened = *opened, .load = {}};
+  if (called.seat && called.seat->rank != 0) {
+    command.load = {.positions = called.seat->positions, .sequences = called.seat->sequences};
+    return run_over_ranks(command, {});
+  }
+  const auto kept = keep_prompt(flags);
+  if (!kept) return report(kept.error(), exit_code::usage);
+  if (*kept) command.prompt_file = flags.prompt_file;
+  const auto tokenizer = open_tokenizer(flags);
+  if (!tokenizer) return report(tokenizer.error());
+  auto request = make_request(flags, tokenizer->get(), *seed);
+  if (!request) return report(request.error(), exit_code::usage);
+  if (flags.output == "text" && flags.n == 1) {
+    request->on_text = [](const std::string& text) { std::cout << text << std::flush; };
+  }
+  command.load = {
+      .positions = static_cast<std::int64_t>(request->prompt_ids.size()) + flags.max_tokens,
+      .sequences = static_cast<std::int64_t>(flags.n)};
+  if (const auto limits = choose_limits(flags.model, *opened, command.load); !limits) {
+    return report(limits.error());
+  } else if (const auto valid = check_request(*request, flags.model, *opened, *limits); !valid) {
+    const bool usage = valid.error().code == base::error_code::invalid_argument;
+    return report(valid.error(), usage ? exit_code::usage : exit_code_of(valid.error().code));
+  }
+  return run_over_ranks(command, [&](running_model& running) {
+    const auto made = run_generation(*running.engine, *request);
+    return made ? print(flags, *request, *made, running.load_s) : report(made.error());
+  });
+}
+
 }  // namespace
 
-command add_generate(CLI::App& program) {
+command add_generate(CLI::App& program, const invocation& called) {
   auto flags = std::make_shared<generate_flags>();
   CLI::App* parser =
       program.add_subcommand("generate", "Generate without a server: text on stdout");
   add_model_flags(*parser, flags->model);
+  add_ranks_flag(*parser, flags->model);
   parser->add_option("--prompt", flags->prompt, "text; or --prompt-file, or --prompt-token-ids");
   parser->add_option("--prompt-file", flags->prompt_file, "file with the text")->type_name("FILE");
   parser->add_option("--prompt-token-ids", flags->prompt_token_ids, "1,2,3")->type_name("IDS");
@@ -218,12 +267,12 @@ command add_generate(CLI::App& program) {
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
   add_sources(*parser);
-  return {parser, [flags, parser] {
+  return {parser, [flags, parser, &called] {
             std::size_t prompts = 0;
             for (const char* name : {"--prompt", "--prompt-file", "--prompt-token-ids"}) {
               prompts += parser->count(name) > 0 ? 1 : 0;
             }
-            if (prompts == 1) return run_generate(*flags);
+            if (prompts == 1) return run_generate(*flags, called);
             return report_usage(
                 "troupe generate: give exactly one of --prompt, --prompt-file and "
                 "--prompt-token-ids; there " +

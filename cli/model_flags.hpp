@@ -9,6 +9,7 @@
 #include "kernels/numerics.hpp"
 #include "models/checkpoint.hpp"
 #include "models/config.hpp"
+#include "models/model_folder.hpp"
 
 namespace troupe::cli {
 
@@ -18,7 +19,7 @@ struct model_flags {
   std::string kv_cache_dtype = "auto";
   std::string numerics = "auto";
   std::string device = "auto";
-  std::string ranks = "threads";
+  std::string ranks = "processes";
   int tensor_parallel_size = 1;
   int pipeline_parallel_size = 1;
   int threads_per_rank = 0;  // 0: cores / ranks
@@ -34,8 +35,12 @@ struct model_flags {
 // Adds MODEL and the flags, with environment variables and --config.
 void add_model_flags(CLI::App& parser, model_flags& flags);
 
+// For the commands that run the engine themselves.
+void add_ranks_flag(CLI::App& parser, model_flags& flags);
+
 // A model folder that was opened and checked, not loaded.
 struct opened_model {
+  models::model_folder folder;
   models::checkpoint files;
   models::model_config config;
   kernels::numerics_profile profile;

@@ -12,15 +12,21 @@ namespace {
 
 using troupe::cli::command;
 using troupe::cli::exit_code;
+using troupe::cli::invocation;
 
-exit_code run(int argc, char** argv) {
+exit_code run(const invocation& called) {
   CLI::App program("Serves one very large language model across many machines.", "troupe");
   program.require_subcommand(1);
   program.set_version_flag("--version", std::string("troupe ") + TROUPE_VERSION);
   program.failure_message(CLI::FailureMessage::simple);
-  const std::vector<command> commands = {troupe::cli::add_generate(program),
-                                         troupe::cli::add_inspect(program),
-                                         troupe::cli::add_bench(program)};
+  const std::vector<command> commands = {
+      troupe::cli::add_serve(program, called), troupe::cli::add_generate(program, called),
+      troupe::cli::add_bench(program, called), troupe::cli::add_inspect(program),
+      troupe::cli::add_health(program),        troupe::cli::add_certificates(program)};
+  std::vector<const char*> words = {"troupe"};
+  for (const std::string& word : called.words) words.push_back(word.c_str());
+  const int argc = static_cast<int>(words.size());
+  const char* const* const argv = words.data();
   const auto chosen = [&]() -> const CLI::App& {
     for (const command& candidate : commands) {
       if (candidate.parser->parsed()) return *candidate.parser;
@@ -52,7 +58,11 @@ exit_code run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return static_cast<int>(run(argc, argv));
+    const auto called = troupe::cli::parse_invocation(argc, argv);
+    if (!called) {
+      return static_cast<int>(troupe::cli::report(called.error(), exit_code::usage));
+    }
+    return static_cast<int>(run(*called));
   } catch (const std::exception& error) {  // start-up only; nothing else throws this far
     std::fprintf(stderr, "troupe: %s [internal]\n", error.what());
     return static_cast<int>(exit_code::failed);

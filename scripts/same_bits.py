@@ -33,6 +33,7 @@ def arguments():
     parser.add_argument("--prompt-token-ids", help="1,2,3 [drawn from a fixed seed]")
     parser.add_argument("--prompt-tokens", type=int, default=150, help="when drawn [%(default)s]")
     parser.add_argument("--max-tokens", type=int, default=24, help="[%(default)s]")
+    parser.add_argument("--ranks", choices=["threads", "processes"], help="[both, mixed]")
     parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS",
                         help="of one run [%(default)s]")
     parser.add_argument("--binary", default=str(ROOT / "build/bin/troupe"), help="[%(default)s]")
@@ -95,7 +96,11 @@ class Model:
 
     def flags(self, profile, size, feed, request):
         (dtype, path), (tensor, pipeline), (chunk, choices, threads) = profile, size, feed
-        flags = ["generate", self.path, "--prompt-token-ids", self.prompt, "--ranks", "threads",
+        # One rank is the reference, as a thread; more are processes, and threads where the prompt
+        # goes in whole.
+        in_threads = (tensor, pipeline) == (1, 1) or chunk == 0
+        flags = ["generate", self.path, "--prompt-token-ids", self.prompt, "--ranks",
+                 self.options.ranks or ("threads" if in_threads else "processes"),
                  "--dtype", dtype, "--numerics", path, "--max-tokens",
                  str(self.options.max_tokens), "--ignore-eos", "--logprobs", "5", "--seed", "7",
                  "--tensor-parallel-size", str(tensor), "--pipeline-parallel-size", str(pipeline),

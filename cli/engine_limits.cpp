@@ -1,0 +1,107 @@
+#include "cli/engine_limits.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+
+#include "engine/block_allocator.hpp"
+#include "engine/kv_cache.hpp"
+
+namespace troupe::cli {
+namespace {
+
+// Positions the model is made for: linear and dynamic scaling stretch what it was trained on.
+std::int64_t made_for(const models::model_config& config) {
+  const bool stretched = config.rope.type == models::rope_type::linear ||
+                         config.rope.type == models::rope_type::dynamic;
+  const double factor = stretched ? std::max(1.0, config.rope.factor) : 1.0;
+  return static_cast<std::int64_t>(static_cast<double>(config.max_position_embeddings) * factor);
+}
+
+base::result<std::int64_t> choose_max_model_len(const model_flags& flags,
+                                                const models::model_config& config,
+                                                const workload& load) {
+  if (flags.max_model_len > 0) {
+    if (load.positions <= flags.max_model_len) return flags.max_model_len;
+    return base::fail(base::error_code::invalid_argument, "cli",
+                      "prompt and answer need " + std::to_string(load.positions) +
+                          " positions; --max-model-len is " + std::to_string(flags.max_model_len));
+  }
+  const std::int64_t derived = made_for(config);
+  if (load.positions > derived) {
+    std::fprintf(stderr,
+                 "troupe: warning: %lld positions are more than the %lld the model is "
+                 "made for\n",
+                 static_cast<long long>(load.positions), static_cast<long long>(derived));
+  }
+  return std::max(derived, load.positions);
+}
+
+// Bytes of a block on the rank that has most heads and layers.
+std::int64_t largest_block_bytes(const model_flags& flags, const opened_model& opened) {
+  std::int64_t largest = 1;
+  for (int rank = 0; rank < flags.tensor_parallel_size * flags.pipeline_parallel_size; ++rank) {
+    const models::placement where{.tp_rank = rank % flags.tensor_parallel_size,
+                                  .tp_size = flags.tensor_parallel_size,
+                                  .pp_rank = rank / flags.tensor_parallel_size,
+                                  .pp_size = flags.pipeline_parallel_size};
+    largest = std::max(
+        largest, engine::kv_cache::block_bytes(opened.config, where, opened.profile.kv_cache));
+  }
+  return largest;
+}
+
+// A server without --kv-cache-memory: every sequence at full length, but no more than a quarter of
+// the machine's memory over its ranks. Pages cost nothing until a sequence uses them.
+std::int64_t serving_blocks(const model_flags& flags, std::int64_t max_model_len,
+                            std::int64_t block_bytes) {
+  const std::int64_t memory = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+  const std::int64_t ranks = flags.tensor_parallel_size * flags.pipeline_parallel_size;
+  const std::int64_t one = engine::kv_blocks_for(max_model_len);
+  return std::max(one, std::min(one * flags.max_num_seqs, memory / 4 / ranks / block_bytes));
+}
+
+std::int64_t choose_kv_blocks(const model_flags& flags, const opened_model& opened,
+                              const workload& load, std::int64_t max_model_len) {
+  if (opened.kv_cache_bytes > 0) return opened.kv_cache_bytes / largest_block_bytes(flags, opened);
+  if (load.positions == 0) {
+    return serving_blocks(flags, max_model_len, largest_block_bytes(flags, opened));
+  }
+  return engine::kv_blocks_for(load.positions) * std::min(load.sequences, flags.max_num_seqs);
+}
+
+}  // namespace
+
+base::result<engine_limits> choose_limits(const model_flags& flags, const opened_model& opened,
+                                          const workload& load) {
+  TROUPE_TRY(max_model_len, choose_max_model_len(flags, opened.config, load));
+  return engine_limits{.max_model_len = max_model_len,
+                       .kv_blocks = choose_kv_blocks(flags, opened, load, max_model_len)};
+}
+
+engine::engine_options engine_options_of(const model_flags& flags, const opened_model& opened,
+                                         const engine_limits& limits) {
+  const std::int64_t chunk = flags.long_prefill_token_threshold > 0
+                                 ? flags.long_prefill_token_threshold
+                                 : flags.max_num_batched_tokens;
+  return {.planner = {.max_num_batched_tokens = flags.max_num_batched_tokens,
+                      .max_num_seqs = flags.max_num_seqs,
+                      .prefill_chunk = chunk,
+                      .blocks_per_group = limits.kv_blocks,
+                      .groups = models::kv_groups(opened.config)},
+          .eos_token_ids = opened.config.eos_token_ids,
+          .max_model_len = limits.max_model_len,
+          .vocab_size = opened.config.vocab_size};
+}
+
+std::uint64_t packed_bytes(const opened_model& opened) {
+  std::uint64_t elements = 0;
+  for (const models::tensor_info& tensor : opened.files.tensors()) {
+    elements += tensor.bytes / std::max<std::size_t>(1, size_of(tensor.dtype));
+  }
+  return elements * size_of(opened.profile.weights);
+}
+
+}  // namespace troupe::cli

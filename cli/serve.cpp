@@ -1,0 +1,301 @@
+// troupe serve MODEL: a gang on this machine, or this machine's part of one, with OpenAI's API.
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <ctime>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/entropy.hpp"
+#include "base/socket.hpp"
+#include "cli/bounded_file.hpp"
+#include "cli/build_id.hpp"
+#include "cli/commands.hpp"
+#include "cli/gang_launch.hpp"
+#include "cli/rank_process.hpp"
+#include "cli/serving_driver.hpp"
+#include "cli/yaml_config.hpp"
+#include "serving/openai_server.hpp"
+#include "supervisor/supervisor.hpp"
+
+namespace troupe::cli {
+namespace {
+
+constexpr std::chrono::milliseconds supervisor_silence_max{3000};  // it pings every 500 ms
+constexpr std::size_t small_file_bytes_max = std::size_t{1} << 20;
+
+struct serve_flags {
+  model_flags model;
+  gang_flags gang;
+  std::string host;  // empty: loopback, or the gang's address with several machines
+  std::uint16_t port = 8000;
+  std::string api_key_file;
+  std::vector<std::string> served_model_name;
+  int drain_timeout_s = 100;
+  bool open_metrics = false;
+};
+
+// LeaderWorkerSet puts these into every container of a group.
+void apply_lws_environment(const CLI::App& parser, gang_flags& flags) {
+  const auto number = [&](const char* flag, const char* name, int& value) {
+    const char* const text = std::getenv(name);
+    if (text != nullptr && parser.count(flag) == 0) value = std::atoi(text);
+  };
+  number("--nnodes", "LWS_GROUP_SIZE", flags.nnodes);
+  number("--node-rank", "LWS_WORKER_INDEX", flags.node_rank);
+  const char* const leader = std::getenv("LWS_LEADER_ADDRESS");
+  if (leader != nullptr && parser.count("--leader") == 0) flags.leader = leader;
+}
+
+base::result<serving::api_keys> read_keys(const serve_flags& flags) {
+  if (flags.api_key_file.empty()) return serving::api_keys();
+  TROUPE_TRY(text, read_bounded_file("--api-key-file", flags.api_key_file, small_file_bytes_max));
+  return serving::api_keys::parse(text, flags.api_key_file);
+}
+
+// Who reaches the port may use the model: beyond this machine only with a key.
+base::result<void> check_exposure(const serve_flags& flags, const std::string& host) {
+  const char* const allowed = std::getenv("TROUPE_ALLOW_NO_API_KEY");
+  const bool loopback = host == "::1" || host == "localhost" || host.starts_with("127.");
+  if (loopback || !flags.api_key_file.empty()) return {};
+  if (allowed != nullptr && std::string_view(allowed) == "1") return {};
+  return base::fail(
+      base::error_code::invalid_argument, "cli",
+      "--host " + host +
+          " is reachable from other machines: give --api-key-file, "
+          "or set TROUPE_ALLOW_NO_API_KEY=1 where something else keeps strangers out");
+}
+
+base::result<std::string> http_host(const serve_flags& flags) {
+  if (!flags.host.empty()) return flags.host;
+  if (flags.gang.nnodes == 1) return std::string("127.0.0.1");
+  TROUPE_TRY(topology, resolve_topology(flags.gang, flags.model));
+  return topology.gang_host;
+}
+
+exit_code launch(const serve_flags& flags, const invocation& called) {
+  const auto opened = open_model(flags.model);
+  if (!opened) return report(opened.error());
+  if (const auto limits = choose_limits(flags.model, *opened, {}); !limits) {
+    return report(limits.error());
+  }
+  gang_launch starts{.called = called,
+                     .model = flags.model,
+                     .gang = flags.gang,
+                     .seat = {},
+                     .drain_patience = std::chrono::seconds(flags.drain_timeout_s)};
+  if (flags.gang.node_rank == 0) {
+    if (const auto keys = read_keys(flags); !keys) return report(keys.error(), exit_code::usage);
+    const auto host = http_host(flags);
+    if (!host) return report(host.error(), exit_code::usage);
+    if (const auto closed = check_exposure(flags, *host); !closed) {
+      return report(closed.error(), exit_code::usage);
+    }
+    auto socket = base::listen_on({.host = *host, .port_first = flags.port});
+    if (!socket) return report(socket.error(), exit_code::failed);
+    const bool colons = socket->host.find(':') != std::string::npos;
+    starts.url =
+        fmt::format("http://{}:{}", colons ? "[" + socket->host + "]" : socket->host, socket->port);
+    starts.http = std::move(socket->descriptor);
+  }
+  return supervise(std::move(starts));
+}
+
+// What generation_config.json says where a request says nothing.
+void read_sampling_defaults(const opened_model& opened, serving::served_model& model) {
+  const auto text =
+      read_bounded_file("generation_config.json",
+                        (opened.folder / "generation_config.json").string(), small_file_bytes_max);
+  if (!text) return;
+  const auto json = nlohmann::json::parse(*text, nullptr, false);
+  if (!json.is_object()) return;
+  const auto number = [&](const char* name, double low, double high) -> std::optional<double> {
+    const auto found = json.find(name);
+    if (found == json.end() || !found->is_number()) return std::nullopt;
+    const double value = found->get<double>();
+    return value >= low && value <= high ? std::optional(value) : std::nullopt;
+  };
+  if (const auto value = number("temperature", 0.0, 2.0)) {
+    model.temperature = static_cast<float>(*value);
+  }
+  if (const auto value = number("top_p", 1e-9, 1.0)) model.top_p = static_cast<float>(*value);
+  if (const auto value = number("top_k", 0.0, 1 << 22)) {
+    model.top_k = static_cast<std::int32_t>(*value);
+  }
+}
+
+std::chrono::seconds unix_time() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+      std::chrono::system_clock::now().time_since_epoch());
+}
+
+serving::served_model describe_model(const serve_flags& flags, const opened_model& opened,
+                                     const engine_limits& limits) {
+  serving::served_model model{.names = flags.served_model_name,
+                              .root = flags.model.model,
+                              .created = unix_time(),
+                              .max_model_len = limits.max_model_len,
+                              .vocab_size = static_cast<std::int32_t>(opened.config.vocab_size),
+                              .block_size = flags.model.block_size,
+                              .kv_cache_dtype = std::string(to_string(opened.profile.kv_cache))};
+  if (model.names.empty()) model.names.push_back(flags.model.model);
+  read_sampling_defaults(opened, model);
+  return model;
+}
+
+// A part of the folder that token ids alone do without.
+template <class Part>
+base::result<std::unique_ptr<Part>> open_if_there(const models::model_folder& folder) {
+  auto opened = Part::open(folder);
+  if (opened) return std::make_unique<Part>(std::move(*opened));
+  if (opened.error().code == base::error_code::not_found) return std::unique_ptr<Part>();
+  return tl::unexpected(std::move(opened).error());
+}
+
+struct text_parts {
+  std::unique_ptr<text::tokenizer> tokenizer;
+  std::unique_ptr<text::chat_template> chat;
+};
+
+base::result<text_parts> open_text(const models::model_folder& folder) {
+  text_parts parts;
+  TROUPE_TRY(tokenizer, open_if_there<text::tokenizer>(folder));
+  parts.tokenizer = std::move(tokenizer);
+  if (!parts.tokenizer) return parts;
+  TROUPE_TRY(chat, open_if_there<text::chat_template>(folder));
+  parts.chat = std::move(chat);
+  return parts;
+}
+
+// Rank 0's parts, in the order in which they are built. They hold each other's threads: the process
+// ends with all of them alive.
+class leader_process {
+ public:
+  leader_process(const serve_flags& flags, const rank_parts& parts, const base::logger& log)
+      : flags_(flags), parts_(parts), log_(log) {}
+
+  base::result<void> start(rank_inheritance& inherited) {
+    TROUPE_TRY(text, open_text(parts_.opened.folder));
+    text_ = std::move(text);
+    TROUPE_TRY(setup, set_up_rank(parts_, inherited));
+    serving::served_model model = describe_model(flags_, parts_.opened, setup.limits);
+    driver_ = std::make_unique<serving_driver>(serving_driver_options{
+        .leader = {.engine = engine_options_of(flags_.model, parts_.opened, setup.limits)},
+        .shape = setup.process.host.shape,
+        .data_plane = setup.topology.data_plane,
+        .profile = parts_.opened.profile,
+        .model = model.names.front(),
+        .shares = setup.shares,
+        .on_drain = [this] { api_->drain(); }});
+    TROUPE_TRY_VOID(make_api(std::move(model)));
+    TROUPE_TRY(process, actors::gang_process::start(std::move(setup.process), log_, driver_.get()));
+    process_ = std::move(process);
+    return open_http();
+  }
+
+  // Ends the process when the gang does.
+  [[noreturn]] void serve() {
+    constexpr std::chrono::milliseconds last_answers{2000};
+    const schemas::give_up last = process_->wait();
+    if (last.exit_code == 0) {
+      http_->stop(last_answers);
+    } else {
+      log_.error(last.reason);
+    }
+    end_process(static_cast<exit_code>(last.exit_code));
+  }
+
+ private:
+  base::result<void> make_api(serving::served_model model) {
+    TROUPE_TRY(keys, read_keys(flags_));
+    serving::openai_server_options options{.gang = driver_->service(),
+                                           .tokenizer = text_.tokenizer.get(),
+                                           .chat = text_.chat.get(),
+                                           .model = std::move(model),
+                                           .keys = std::move(keys),
+                                           .open_metrics = flags_.open_metrics,
+                                           .seams = {},
+                                           .version = TROUPE_VERSION,
+                                           .build_id = build_id()};
+    options.seams.wall_clock = unix_time;
+    options.supervisor_lives = [this] {
+      return process_->supervisor_silence() < supervisor_silence_max;
+    };
+    TROUPE_TRY(api, serving::openai_server::make(std::move(options)));
+    api_ = std::move(api);
+    return {};
+  }
+
+  base::result<void> open_http() {
+    const base::fd listening(supervisor::rank_descriptors::listening);
+    net::http_server_options options{.listening = listening.get(), .handler = {}};
+    options.handler = [this](net::http_request request, std::shared_ptr<net::response> response) {
+      api_->handle(std::move(request), std::move(response));
+    };
+    options.error_body = serving::openai_server::error_body;
+    options.wall_clock = [] { return std::time_t{unix_time().count()}; };
+    TROUPE_TRY(http, net::http_server::start(std::move(options)));
+    http_ = std::move(http);
+    api_->attach(*http_);
+    return {};
+  }
+
+  const serve_flags& flags_;
+  const rank_parts& parts_;
+  const base::logger& log_;
+  text_parts text_;
+  std::unique_ptr<serving_driver> driver_;
+  std::unique_ptr<serving::openai_server> api_;
+  std::unique_ptr<actors::gang_process> process_;
+  std::unique_ptr<net::http_server> http_;
+};
+
+[[noreturn]] void run_rank(const serve_flags& flags, const rank_seat& seat) {
+  const auto opened = open_model(flags.model);
+  if (!opened) end_process(report(opened.error()));
+  const rank_parts parts{
+      .seat = seat, .model = flags.model, .gang = flags.gang, .opened = *opened, .load = {}};
+  if (seat.rank != 0) run_worker_rank(parts);
+  auto inherited = inherit(seat);
+  if (!inherited) end_process(report(inherited.error()));
+  const auto log = make_rank_log(parts);
+  if (!log) end_process(report(log.error()));
+  leader_process leader(flags, parts, *log);
+  if (const auto started = leader.start(*inherited); !started) end_process(report(started.error()));
+  leader.serve();
+}
+
+void add_flags(CLI::App& parser, serve_flags& flags) {
+  add_model_flags(parser, flags.model);
+  add_gang_flags(parser, flags.gang);
+  parser.add_option("--host", flags.host,
+                    "address of HTTP [127.0.0.1; with several machines the gang's]");
+  parser.add_option("--port", flags.port, "of HTTP; 0 picks a free one")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  parser.add_option("--api-key-file", flags.api_key_file, "one key a line, or name:sha256")
+      ->type_name("FILE");
+  parser.add_option("--served-model-name", flags.served_model_name, "in answers [MODEL]")
+      ->allow_extra_args(false);
+  parser.add_option("--drain-timeout", flags.drain_timeout_s, "s for open requests after SIGTERM")
+      ->check(CLI::Range(0, 86400))
+      ->capture_default_str();
+  parser.add_flag("--open-metrics", flags.open_metrics,
+                  "health, readiness and metrics without a key also from other machines");
+  add_sources(parser);
+}
+
+}  // namespace
+
+command add_serve(CLI::App& program, const invocation& called) {
+  auto flags = std::make_shared<serve_flags>();
+  CLI::App* parser = program.add_subcommand("serve", "Serve a model to OpenAI clients over HTTP");
+  add_flags(*parser, *flags);
+  return {parser, [flags, parser, &called] {
+            apply_lws_environment(*parser, flags->gang);
+            if (called.seat) run_rank(*flags, *called.seat);
+            return launch(*flags, called);
+          }};
+}
+
+}  // namespace troupe::cli

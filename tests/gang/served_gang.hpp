@@ -1,0 +1,234 @@
+// `troupe serve demo` as a real gang of processes, and what can be done to it.
+#pragma once
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/process.hpp"
+#include "net/http_client.hpp"
+#include "tests/cli/program.hpp"
+
+namespace troupe::gang_test {
+
+using namespace std::chrono_literals;
+using steady = std::chrono::steady_clock;
+using nlohmann::json;
+
+// Looks again until it is true or the time is over. A test waits for a state, never for a time.
+inline bool wait_until(const std::function<bool()>& holds,
+                       std::chrono::milliseconds patience = 60s) {
+  const auto end = steady::now() + patience;
+  while (!holds()) {
+    if (steady::now() >= end) return false;
+    static_cast<void>(::poll(nullptr, 0, 2));  // looks again in 2 ms
+  }
+  return true;
+}
+
+// Processes of this machine whose command line has all of these words in a row.
+inline std::vector<pid_t> processes_with(const std::vector<std::string>& words) {
+  std::string wanted;
+  for (const std::string& word : words) wanted += word + '\0';
+  std::vector<pid_t> found;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    if (cli::test::read_file(entry.path() / "cmdline").find(wanted) != std::string::npos) {
+      found.push_back(static_cast<pid_t>(std::stol(name)));
+    }
+  }
+  return found;
+}
+
+class served_gang {
+ public:
+  // `prefix`: a program and its words that run the binary elsewhere.
+  explicit served_gang(const std::vector<std::string>& more, const std::string& model = "demo",
+                       const std::vector<std::string>& prefix = {}) {
+    std::vector<std::string> words = prefix;
+    for (const std::string& word :
+         {std::string(TROUPE_BINARY), std::string("serve"), model, std::string("--port"),
+          std::string("0"), std::string("--state-dir"), folder_.path().string()}) {
+      words.push_back(word);
+    }
+    words.insert(words.end(), more.begin(), more.end());
+    const int out = ::open((folder_.path() / "out").c_str(), O_WRONLY | O_CREAT, 0600);
+    const int err = ::open((folder_.path() / "err").c_str(), O_WRONLY | O_CREAT, 0600);
+    const std::string program = prefix.empty() ? TROUPE_BINARY : "/usr/bin/env";
+    if (!prefix.empty()) words.insert(words.begin(), "env");
+    auto child = base::spawn({.program = program,
+                              .arguments = words,
+                              .environment = {"TROUPE_ALLOW_NO_API_KEY=1"},
+                              .descriptors = {{.from = out, .as = 1}, {.from = err, .as = 2}},
+                              .null_input = true});
+    ::close(out);
+    ::close(err);
+    if (child) child_ = *std::move(child);
+  }
+  served_gang(const served_gang&) = delete;
+  served_gang& operator=(const served_gang&) = delete;
+  ~served_gang() {
+    if (child_.id == 0) return;
+    ::kill(child_.id, SIGKILL);
+    static_cast<void>(wait());
+  }
+
+  // JSON lines on stdout so far that have this event.
+  [[nodiscard]] std::vector<json> events(const std::string& name) const {
+    std::vector<json> found;
+    std::ifstream lines(folder_.path() / "out");
+    for (std::string line; std::getline(lines, line);) {
+      const json event = json::parse(line, nullptr, false);
+      if (event.is_object() && event.value("event", "") == name) found.push_back(event);
+    }
+    return found;
+  }
+  [[nodiscard]] std::string log() const { return cli::test::read_file(folder_.path() / "err"); }
+  [[nodiscard]] const std::filesystem::path& state_dir() const { return folder_.path(); }
+
+  [[nodiscard]] std::string url() {
+    if (url_.empty() && wait_until([&] { return !events("listening").empty(); })) {
+      url_ = events("listening").front()["url"];
+    }
+    return url_;
+  }
+  [[nodiscard]] pid_t supervisor() const { return child_.id; }
+  // Of this gang; 0: not there at the moment.
+  [[nodiscard]] pid_t process_of(int rank) const {
+    const auto found = processes_with(
+        {"--node-rank", std::to_string(rank), "--parent", std::to_string(child_.id)});
+    return found.empty() ? 0 : found.front();
+  }
+  // False: there is no such process at the moment. (0 would be this process's own group.)
+  [[nodiscard]] bool send_signal(int rank, int number) const {
+    const pid_t process = process_of(rank);
+    return process > 0 && ::kill(process, number) == 0;
+  }
+  [[nodiscard]] std::vector<pid_t> ranks() const {
+    return processes_with({"--parent", std::to_string(child_.id)});
+  }
+
+  // The status of GET; 0: no answer.
+  [[nodiscard]] int status(const std::string& path) {
+    const auto reply = net::http_fetch({.url = url() + path, .deadline = 5s});
+    return reply ? reply->status : 0;
+  }
+  [[nodiscard]] bool ready_within(std::chrono::milliseconds patience = 60s) {
+    return wait_until([&] { return status("/ready") == 200; }, patience);
+  }
+  [[nodiscard]] json gang() {
+    const auto reply = net::http_fetch({.url = url() + "/troupe/gang", .deadline = 5s});
+    return reply ? json::parse(reply->body, nullptr, false) : json();
+  }
+  [[nodiscard]] double metric(const std::string& name) {
+    const auto reply = net::http_fetch({.url = url() + "/metrics", .deadline = 5s});
+    if (!reply) return -1.0;
+    std::istringstream lines(reply->body);
+    for (std::string line; std::getline(lines, line);) {
+      const bool named = line.starts_with(name + "{") || line.starts_with(name + " ");
+      if (named) return std::stod(line.substr(line.rfind(' ')));
+    }
+    return -1.0;
+  }
+
+  // Its exit code, waiting for it; negative: the signal.
+  int wait() {
+    int status = 0;
+    while (::waitpid(child_.id, &status, 0) < 0 && errno == EINTR) {
+    }
+    child_.id = 0;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+
+ private:
+  const cli::test::temporary_folder folder_;
+  base::child_process child_;
+  std::string url_;
+};
+
+inline json completion_body(int max_tokens) {
+  return {{"model", "demo"},    {"prompt", "A gang is"}, {"max_tokens", max_tokens},
+          {"temperature", 0.0}, {"ignore_eos", true},    {"stream", true}};
+}
+
+// A streamed completion, read to its end on a thread of its own.
+class open_stream {
+ public:
+  open_stream(const std::string& url, json body)
+      : thread_([this, url, body = std::move(body)] { run(url, body); }) {}
+  open_stream(const open_stream&) = delete;
+  open_stream& operator=(const open_stream&) = delete;
+  ~open_stream() {
+    stop_.request_stop();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  [[nodiscard]] int pieces() const { return pieces_; }
+  void cancel() { stop_.request_stop(); }
+  void join() { thread_.join(); }
+  // After join():
+  [[nodiscard]] const std::string& text() const { return text_; }
+  [[nodiscard]] bool done() const { return done_; }  // "[DONE]" came
+  [[nodiscard]] bool failed() const { return !error_.empty(); }
+  [[nodiscard]] const std::string& error() const { return error_; }
+  [[nodiscard]] steady::time_point ended() const { return ended_; }
+
+ private:
+  void run(const std::string& url, const json& body) {
+    const auto reply = net::http_stream(
+        {.method = "POST",
+         .url = url + "/v1/completions",
+         .headers = {{"content-type", "application/json"}},
+         .body = body.dump(),
+         .deadline = 120s,
+         .stop = stop_.get_token()},
+        {.head = {}, .piece = [this](std::string_view bytes) { return take(bytes); }});
+    if (!reply && error_.empty()) error_ = reply.error().message;
+    if (reply && reply->status != 200) error_ = "status " + std::to_string(reply->status);
+    ended_ = steady::now();
+  }
+
+  bool take(std::string_view bytes) {
+    unread_ += bytes;
+    for (std::size_t end = 0; (end = unread_.find("\n\n")) != std::string::npos;) {
+      const std::string event = unread_.substr(0, end);
+      unread_.erase(0, end + 2);
+      if (!event.starts_with("data: ")) continue;
+      if (event == "data: [DONE]") {
+        done_ = true;
+        continue;
+      }
+      const json data = json::parse(event.substr(6), nullptr, false);
+      if (data.contains("error")) error_ = data["error"].value("message", "?");
+      if (data.contains("choices") && !data["choices"].empty()) {
+        text_ += data["choices"][0].value("text", "");
+        ++pieces_;
+      }
+    }
+    return true;
+  }
+
+  std::stop_source stop_;
+  std::atomic<int> pieces_{0};
+  std::string unread_;
+  std::string text_;
+  std::string error_;
+  bool done_ = false;
+  steady::time_point ended_;
+  std::thread thread_;
+};
+
+}  // namespace troupe::gang_test

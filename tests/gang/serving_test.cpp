@@ -1,0 +1,62 @@
+// What a client and an operator see of a real gang: cancellation, drain, health, bits.
+#include <gtest/gtest.h>
+
+#include "tests/gang/served_gang.hpp"
+
+namespace troupe::gang_test {
+namespace {
+
+TEST(ServedGang, FreesWhatAClientThatWentHeld) {
+  served_gang gang({"--tensor-parallel-size", "2"});
+  ASSERT_TRUE(gang.ready_within()) << gang.log();
+  open_stream stream(gang.url(), completion_body(3500));
+  ASSERT_TRUE(wait_until([&] { return stream.pieces() >= 5; }));
+  stream.cancel();
+  stream.join();
+  EXPECT_TRUE(wait_until([&] { return gang.metric("vllm:num_requests_running") == 0.0; }, 10s));
+  EXPECT_TRUE(wait_until([&] { return gang.metric("vllm:kv_cache_usage_perc") == 0.0; }, 10s));
+}
+
+TEST(ServedGang, DrainsOnSigterm) {
+  served_gang gang({"--tensor-parallel-size", "2"});
+  ASSERT_TRUE(gang.ready_within()) << gang.log();
+  open_stream stream(gang.url(), completion_body(500));
+  ASSERT_TRUE(wait_until([&] { return stream.pieces() >= 5; }));
+  ASSERT_EQ(::kill(gang.supervisor(), SIGTERM), 0);
+  EXPECT_TRUE(wait_until([&] { return gang.status("/ready") != 200; }, 10s));
+  stream.join();
+  EXPECT_TRUE(stream.done()) << stream.error();
+  EXPECT_EQ(gang.wait(), 0) << gang.log();
+}
+
+TEST(ServedGang, AnswersHealthOverTheSupervisorsSocket) {
+  served_gang gang({"--tensor-parallel-size", "2"});
+  ASSERT_TRUE(gang.ready_within()) << gang.log();
+  const auto joined = cli::test::run({"health", "--state-dir", gang.state_dir().string()});
+  EXPECT_EQ(joined.code, 0) << joined.out << joined.err;
+  EXPECT_EQ(cli::test::run({"health", "--state-dir", gang.state_dir().string() + "/none"}).code, 1);
+}
+
+TEST(ServedGang, GivesTheTokensOfGenerateOverThreads) {
+  served_gang gang({"--tensor-parallel-size", "2", "--pipeline-parallel-size", "2"});
+  ASSERT_TRUE(gang.ready_within()) << gang.log();
+  json body = completion_body(50);
+  body["temperature"] = 1.0;
+  body["seed"] = 12345;
+  open_stream stream(gang.url(), body);
+  stream.join();
+  ASSERT_TRUE(stream.done()) << stream.error();
+  const auto alone = cli::test::run({"generate", "demo", "--prompt", "A gang is", "--max-tokens",
+                                     "50", "--ignore-eos", "--temperature", "1", "--seed", "12345",
+                                     "--ranks", "threads"});
+  EXPECT_EQ(alone.out, stream.text() + "\n");
+}
+
+TEST(ServedGang, RefusesToBeReachedFromElsewhereWithoutKeys) {
+  const auto refused = cli::test::run({"serve", "demo", "--host", "0.0.0.0", "--port", "0"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.err.find("--api-key-file"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace troupe::gang_test
