@@ -88,11 +88,16 @@ base::result<round_times> run_round(engine::engine& on, const bench_flags& flags
   return times;
 }
 
-machine_limits measure_machine(const opened_model& opened, int threads) {
+base::result<machine_limits> measure_machine(const opened_model& opened, int threads) {
+  if (opened.device) {
+    TROUPE_TRY(peaks, opened.device->measure_peaks());
+    return machine_limits{.read_gb_per_s = peaks.copy_gbytes_per_s,
+                          .matmul_gflop_per_s = peaks.matmul_gflop_per_s};
+  }
   kernels::thread_pool pool({.threads = threads});
-  return {.read_gb_per_s = kernels::measure_read_bandwidth(pool),
-          .matmul_gflop_per_s =
-              kernels::measure_product_peak(pool, opened.profile.path, opened.profile.weights)};
+  return machine_limits{.read_gb_per_s = kernels::measure_read_bandwidth(pool),
+                        .matmul_gflop_per_s = kernels::measure_product_peak(
+                            pool, opened.profile.path, opened.profile.weights)};
 }
 
 nlohmann::ordered_json json_of(const spread& of) {
@@ -164,6 +169,7 @@ exit_code run_rounds(const bench_flags& flags, const opened_model& opened,
       {"matmul_peak_gflop_per_s",
        {{std::string(to_string(opened.profile.weights)), nine_digits(limits.matmul_gflop_per_s)}}}};
   out["numerics"] = to_string(opened.profile);
+  out["device"] = opened.device ? opened.device->describe() : "cpu";
   out.update(figures(flags, opened, rounds, limits));
   out["peak_pss_bytes"] = peak_pss_bytes(flags.model, running);
   out["load_s"] = nine_digits(running.load_s);
@@ -176,7 +182,8 @@ exit_code run_rounds(const bench_flags& flags, const opened_model& opened,
 }
 
 exit_code run_bench(const bench_flags& flags, const invocation& called) {
-  const auto opened = open_model(flags.model);
+  const auto opened =
+      open_model(flags.model, called.seat ? std::optional(called.seat->rank) : std::nullopt);
   if (!opened) return report(opened.error());
   const gang_command command{.called = called,
                              .model = flags.model,
@@ -187,7 +194,11 @@ exit_code run_bench(const bench_flags& flags, const invocation& called) {
   const int ranks = flags.model.tensor_parallel_size * flags.model.pipeline_parallel_size;
   // Measured where the figures are printed, and before the other ranks' cores are needed.
   const bool prints = flags.model.ranks == "threads" || (called.seat && called.seat->rank == 0);
-  if (prints) limits = measure_machine(*opened, ranks * opened->threads_per_rank);
+  if (prints) {
+    const auto measured = measure_machine(*opened, ranks * opened->threads_per_rank);
+    if (!measured) return report(measured.error());
+    limits = *measured;
+  }
   return run_over_ranks(
       command, [&](running_model& running) { return run_rounds(flags, *opened, limits, running); });
 }

@@ -53,21 +53,37 @@ std::int64_t largest_block_bytes(const model_flags& flags, const opened_model& o
   return largest;
 }
 
-// A server without --kv-cache-memory: every sequence at full length, but no more than a quarter of
-// the machine's memory over its ranks. Pages cost nothing until a sequence uses them.
-std::int64_t serving_blocks(const model_flags& flags, std::int64_t max_model_len,
-                            std::int64_t block_bytes) {
-  const std::int64_t memory = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+// What a rank may spend on its cache. On the CPU a quarter of the machine's memory over its ranks:
+// pages cost nothing until a sequence uses them. On a GPU nine tenths of what it has in all (so
+// that every rank comes to the same figure), shared by the ranks on it, less weights and scratch.
+std::int64_t serving_cache_bytes(const model_flags& flags, const opened_model& opened) {
   const std::int64_t ranks = flags.tensor_parallel_size * flags.pipeline_parallel_size;
+  const auto memory = opened.device
+                          ? opened.device->memory()
+                          : base::result<kernels::device_memory>(kernels::device_memory{});
+  if (!memory || memory->total_bytes == 0) {
+    return sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4 / ranks;
+  }
+  constexpr std::int64_t scratch_bytes = std::int64_t{1} << 30;
+  const std::int64_t neighbours = (ranks + opened.devices - 1) / opened.devices;
+  const auto weights = static_cast<std::int64_t>(packed_bytes(opened)) / ranks;
+  return static_cast<std::int64_t>(memory->total_bytes) / 10 * 9 / neighbours - weights -
+         scratch_bytes;
+}
+
+// A server without --kv-cache-memory: every sequence at full length, as far as there is memory.
+std::int64_t serving_blocks(const model_flags& flags, const opened_model& opened,
+                            std::int64_t max_model_len, std::int64_t block_bytes) {
   const std::int64_t one = engine::kv_blocks_for(max_model_len);
-  return std::max(one, std::min(one * flags.max_num_seqs, memory / 4 / ranks / block_bytes));
+  return std::max(
+      one, std::min(one * flags.max_num_seqs, serving_cache_bytes(flags, opened) / block_bytes));
 }
 
 std::int64_t choose_kv_blocks(const model_flags& flags, const opened_model& opened,
                               const workload& load, std::int64_t max_model_len) {
   if (opened.kv_cache_bytes > 0) return opened.kv_cache_bytes / largest_block_bytes(flags, opened);
   if (load.positions == 0) {
-    return serving_blocks(flags, max_model_len, largest_block_bytes(flags, opened));
+    return serving_blocks(flags, opened, max_model_len, largest_block_bytes(flags, opened));
   }
   return engine::kv_blocks_for(load.positions) * std::min(load.sequences, flags.max_num_seqs);
 }

@@ -32,6 +32,7 @@ std::vector<std::string> profiles(const opened_model& opened) {
     profile.path = path;
     names.push_back(to_string(profile));
   }
+  if (opened.devices > 0) names.insert(names.begin(), to_string(opened.profile));
   return names;
 }
 

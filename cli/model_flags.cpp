@@ -5,8 +5,10 @@
 #include <utility>
 
 #include "cli/yaml_config.hpp"
+#include "kernels/cuda_library.hpp"
 #include "models/demo/demo_folder.hpp"
 #include "models/placement.hpp"
+#include "models/random_weights.hpp"
 
 namespace troupe::cli {
 namespace {
@@ -63,6 +65,35 @@ base::result<kernels::instruction_path> resolve_path(const model_flags& flags, d
                         (names.empty() ? "no path (AVX2 is the least)" : names));
 }
 
+// Whether ranks compute on a GPU: asked for, or there is one and nothing says otherwise.
+base::result<std::optional<kernels::cuda_probe>> resolve_device(const model_flags& flags,
+                                                                std::string& why_cpu) {
+  const auto named = kernels::parse_instruction_path(flags.numerics);
+  if (flags.device == "cpu" || (named && !on_cuda(*named))) {
+    return std::optional<kernels::cuda_probe>{};
+  }
+  auto probe = kernels::probe_cuda();
+  if (probe && named && probe->path != *named) {
+    return base::fail(base::error_code::failed_precondition, "cli",
+                      "--numerics " + flags.numerics + " does not run here; this GPU has " +
+                          std::string(to_string(probe->path)));
+  }
+  if (probe) return std::optional(*probe);
+  if (flags.device == "cuda" || named) {
+    probe.error().message = "--device cuda: " + probe.error().message;
+    return tl::unexpected(std::move(probe).error());
+  }
+  why_cpu = probe.error().message;
+  return std::optional<kernels::cuda_probe>{};
+}
+
+// Ranks of a machine are neighbours, so they spread over its devices in turn.
+base::result<void> open_device(opened_model& opened, int rank) {
+  TROUPE_TRY(device, kernels::open_cuda({.ordinal = rank % opened.devices}));
+  opened.device = std::move(device);
+  return {};
+}
+
 }  // namespace
 
 void add_model_flags(CLI::App& parser, model_flags& flags) {
@@ -85,10 +116,16 @@ void add_model_flags(CLI::App& parser, model_flags& flags) {
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
       ->capture_default_str();
   parser.add_option("--numerics", flags.numerics, "instruction path, to which the bits belong")
-      ->check(CLI::IsMember({"auto", "amx_bf16", "avx512_bf16", "avx512", "avx2"}))
+      ->check(CLI::IsMember({"auto", "amx_bf16", "avx512_bf16", "avx512", "avx2", "cuda_sm80",
+                             "cuda_sm90", "cuda_sm100"}))
       ->capture_default_str();
   parser.add_option("--device", flags.device, "where to compute")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  parser
+      .add_option("--load-format", flags.load_format,
+                  "dummy: random weights in the shape of config.json, for benchmarks")
+      ->check(CLI::IsMember({"auto", "dummy"}))
       ->capture_default_str();
   parser.add_option("--log-level", flags.log_level, "what stderr gets")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
@@ -102,23 +139,31 @@ void add_ranks_flag(CLI::App& parser, model_flags& flags) {
       ->capture_default_str();
 }
 
-base::result<opened_model> open_model(const model_flags& flags) {
-  if (flags.device == "cuda") {
-    return base::fail(base::error_code::unimplemented, "cli",
-                      "--device cuda is not in this build; cpu is");
-  }
+base::result<opened_model> open_model(const model_flags& flags, std::optional<int> rank) {
   const models::model_folder folder = models::find_model(flags.model);
   TROUPE_TRY(config, models::read_config(folder));
   const int ranks = flags.tensor_parallel_size * flags.pipeline_parallel_size;
   TROUPE_TRY_VOID(models::check_placement(
       config, {.tp_size = flags.tensor_parallel_size, .pp_size = flags.pipeline_parallel_size}));
   TROUPE_TRY(type, resolve_dtype(flags, config));
-  TROUPE_TRY(path, resolve_path(flags, type));
-  TROUPE_TRY(files, models::checkpoint::open(folder));
+  std::string why_cpu;
+  TROUPE_TRY(cuda, resolve_device(flags, why_cpu));
+  kernels::instruction_path path{};
+  if (cuda) {
+    path = cuda->path;
+  } else {
+    TROUPE_TRY(of_cpu, resolve_path(flags, type));
+    path = of_cpu;
+  }
+  TROUPE_TRY(files, flags.load_format == "dummy" ? models::random_weights(config)
+                                                 : models::checkpoint::open(folder));
   opened_model opened{.folder = folder,
                       .files = std::move(files),
                       .config = std::move(config),
-                      .profile = {.path = path, .weights = type, .kv_cache = type}};
+                      .profile = {.path = path, .weights = type, .kv_cache = type},
+                      .device = nullptr,
+                      .devices = cuda ? cuda->devices : 0,
+                      .why_cpu = std::move(why_cpu)};
   if (flags.kv_cache_dtype == "float32") opened.profile.kv_cache = dtype::float32;
   if (flags.kv_cache_dtype == "bfloat16") opened.profile.kv_cache = dtype::bfloat16;
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
@@ -126,6 +171,9 @@ base::result<opened_model> open_model(const model_flags& flags) {
       flags.threads_per_rank > 0 ? flags.threads_per_rank : std::max(1, cores / ranks);
   if (!flags.kv_cache_memory.empty()) {
     opened.kv_cache_bytes = std::stoll(flags.kv_cache_memory);  // AsSizeValue left digits only
+  }
+  if (cuda && (rank || flags.ranks == "threads")) {
+    TROUPE_TRY_VOID(open_device(opened, rank.value_or(0)));
   }
   return opened;
 }

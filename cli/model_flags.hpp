@@ -3,9 +3,12 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "base/error.hpp"
+#include "kernels/device.hpp"
 #include "kernels/numerics.hpp"
 #include "models/checkpoint.hpp"
 #include "models/config.hpp"
@@ -19,6 +22,7 @@ struct model_flags {
   std::string kv_cache_dtype = "auto";
   std::string numerics = "auto";
   std::string device = "auto";
+  std::string load_format = "auto";
   std::string ranks = "processes";
   int tensor_parallel_size = 1;
   int pipeline_parallel_size = 1;
@@ -44,12 +48,18 @@ struct opened_model {
   models::checkpoint files;
   models::model_config config;
   kernels::numerics_profile profile;
+  // Where this process computes: null on the CPU, and in a process that does not compute.
+  std::shared_ptr<kernels::device> device;
+  int devices = 0;      // of this machine, when its ranks compute on them
+  std::string why_cpu;  // with --device auto: what speaks against a GPU
   int threads_per_rank = 1;
   std::int64_t kv_cache_bytes = 0;  // a rank; 0: what the command needs
 };
 
-// Errors: those of read_config and checkpoint::open; failed_precondition (no such instruction
-// path).
-[[nodiscard]] base::result<opened_model> open_model(const model_flags& flags);
+// `rank`: this process is that rank, and opens its device; without it only ranks that are threads
+// do. Errors: those of read_config and checkpoint::open; failed_precondition (no such instruction
+// path or device).
+[[nodiscard]] base::result<opened_model> open_model(const model_flags& flags,
+                                                    std::optional<int> rank = std::nullopt);
 
 }  // namespace troupe::cli

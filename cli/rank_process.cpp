@@ -52,6 +52,11 @@ base::result<schemas::join_request> describe_self(const rank_parts& parts,
                  .weights_dtype = std::string(to_string(opened.profile.weights)),
                  .kv_cache_dtype = std::string(to_string(opened.profile.kv_cache)),
                  .data_plane = topology.data_plane};
+  // A rank on a GPU has that one path: its weights are nowhere else.
+  if (on_cuda(opened.profile.path)) {
+    self.instruction_paths.emplace_back(to_string(opened.profile.path));
+    return self;
+  }
   for (const auto path : kernels::supported_paths(opened.profile.weights)) {
     self.instruction_paths.emplace_back(to_string(path));
   }
@@ -121,6 +126,7 @@ engine::rank_worker_options engine_part(const rank_parts& parts, const engine_li
                     .pp_rank = parts.seat.rank / tp,
                     .pp_size = parts.model.pipeline_parallel_size},
           .profile = parts.opened.profile,
+          .device = parts.opened.device.get(),
           .threads = parts.opened.threads_per_rank,
           .kv_blocks = limits.kv_blocks,
           .max_num_batched_tokens = parts.model.max_num_batched_tokens,

@@ -83,6 +83,7 @@ base::result<running_model> start_model(const model_flags& flags, const opened_m
       .pp_size = flags.pipeline_parallel_size,
       .threads_per_rank = opened.threads_per_rank,
       .profile = opened.profile,
+      .device = opened.device.get(),
       .kv_blocks = limits.kv_blocks,
       .max_num_batched_tokens = flags.max_num_batched_tokens,
       .max_num_seqs = flags.max_num_seqs,

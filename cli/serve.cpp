@@ -251,7 +251,7 @@ class leader_process {
 };
 
 [[noreturn]] void run_rank(const serve_flags& flags, const rank_seat& seat) {
-  const auto opened = open_model(flags.model);
+  const auto opened = open_model(flags.model, seat.rank);
   if (!opened) end_process(report(opened.error()));
   const rank_parts parts{
       .seat = seat, .model = flags.model, .gang = flags.gang, .opened = *opened, .load = {}};
@@ -260,6 +260,11 @@ class leader_process {
   if (!inherited) end_process(report(inherited.error()));
   const auto log = make_rank_log(parts);
   if (!log) end_process(report(log.error()));
+  if (opened->device) {
+    log->info("computes on " + opened->device->describe());
+  } else if (!opened->why_cpu.empty()) {
+    log->info("computes on the CPU: " + opened->why_cpu);
+  }
   leader_process leader(flags, parts, *log);
   if (const auto started = leader.start(*inherited); !started) end_process(report(started.error()));
   leader.serve();

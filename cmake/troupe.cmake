@@ -15,6 +15,7 @@ if(TROUPE_CCACHE)
   find_program(TROUPE_CCACHE_PROGRAM ccache)
   if(TROUPE_CCACHE_PROGRAM)
     set(CMAKE_CXX_COMPILER_LAUNCHER "${TROUPE_CCACHE_PROGRAM}")
+    set(CMAKE_CUDA_COMPILER_LAUNCHER "${TROUPE_CCACHE_PROGRAM}")
   endif()
 endif()
 find_program(TROUPE_MOLD mold)
@@ -30,17 +31,20 @@ if(TROUPE_SANITIZE)
 endif()
 
 add_library(troupe_options INTERFACE)
-target_compile_options(troupe_options INTERFACE
+set(troupe_flags
   -Wall -Wextra -Wconversion -Wshadow -Wnon-virtual-dtor -Werror=return-type
   # Same bits whatever the compiler contracts: multiply-add only where it is written.
   -ffp-contract=off
   # __FILE__ is the path from the root: the same message and binary wherever it was built.
   "-fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=")
+# CUDA sources have theirs in troupe_cuda_options.
+target_compile_options(troupe_options INTERFACE
+  "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:${troupe_flags}>")
 target_compile_definitions(troupe_options INTERFACE _GLIBCXX_ASSERTIONS)
 target_include_directories(troupe_options INTERFACE "${CMAKE_SOURCE_DIR}")
 option(TROUPE_WERROR "warnings are errors" OFF)
 if(TROUPE_WERROR)
-  target_compile_options(troupe_options INTERFACE -Werror)
+  target_compile_options(troupe_options INTERFACE "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-Werror>")
 endif()
 
 # troupe_library(<folder> [EXCLUDE regex] DEPS <targets>): libtroupe_<folder>.a, alias
@@ -83,4 +87,19 @@ function(troupe_test name)
   target_compile_definitions(${name}_tests PRIVATE TROUPE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   gtest_discover_tests(${name}_tests TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST
     PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+# troupe_cuda_options(<target>): how its CUDA sources are compiled, for the GPUs of
+# TROUPE_CUDA_TARGETS (a list as nvcc spells them; CMake has no say in it).
+set(TROUPE_CUDA_TARGETS "90a" CACHE STRING "compute capabilities to compile for, e.g. 80;90a;100")
+function(troupe_cuda_options target)
+  set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES OFF POSITION_INDEPENDENT_CODE ON
+    CUDA_VISIBILITY_PRESET hidden)
+  foreach(capability ${TROUPE_CUDA_TARGETS})
+    target_compile_options(${target} PRIVATE
+      "$<$<COMPILE_LANGUAGE:CUDA>:-gencode=arch=compute_${capability},code=sm_${capability}>")
+  endforeach()
+  target_compile_options(${target} PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-lineinfo;-Xcompiler=-Wall,-Wextra>")
+  target_include_directories(${target} PRIVATE "${CMAKE_SOURCE_DIR}")
 endfunction()

@@ -10,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "kernels/buffer.hpp"
+#include "kernels/device.hpp"
 #include "kernels/ops.hpp"
 #include "models/placement.hpp"
 
@@ -21,10 +22,15 @@ class kv_cache {
   [[nodiscard]] static std::int64_t block_bytes(const models::model_config& config,
                                                 models::placement where, kernels::dtype type);
 
+  struct request {
+    const models::model_config& config;
+    models::placement where;
+    kernels::dtype type = kernels::dtype::bfloat16;
+    std::int64_t blocks = 0;
+    kernels::device* on = nullptr;  // null: the CPU
+  };
   // Errors: resource_exhausted.
-  [[nodiscard]] static base::result<kv_cache> allocate(const models::model_config& config,
-                                                       models::placement where, kernels::dtype type,
-                                                       std::int64_t blocks);
+  [[nodiscard]] static base::result<kv_cache> allocate(const request& of);
 
   [[nodiscard]] std::span<const kernels::kv_view> layers() const noexcept { return layers_; }
 

@@ -5,11 +5,18 @@
 #include <string>
 #include <utility>
 
+#include "engine/device_collective.hpp"
 #include "engine/sampler.hpp"
-#include "engine/step_inputs.hpp"
 #include "models/registry.hpp"
 
 namespace troupe::engine {
+namespace {
+
+constexpr std::int64_t logits_limit(bool on_device) noexcept {
+  return on_device ? device_logits_bytes_max : logits_bytes_max;
+}
+
+}  // namespace
 
 rank_worker::rank_worker(rank_worker_options options)
     : options_(std::move(options)),
@@ -17,11 +24,10 @@ rank_worker::rank_worker(rank_worker_options options)
                       .rank_range(options_.where.tp_rank, options_.where.tp_size)),
       vocabulary_run_ends_(models::vocabulary_grid(options_.config)
                                .rank_run_ends(options_.where.tp_rank, options_.where.tp_size)),
-      logits_rows_(std::clamp<std::int64_t>(
-          logits_bytes_max / std::max<std::int64_t>(1, vocabulary_.size() * 4), 1,
-          options_.max_num_seqs)),
-      pool_({.threads = options_.threads}),
-      queue_(pool_) {}
+      logits_rows_(std::clamp<std::int64_t>(logits_limit(options_.device != nullptr) /
+                                                std::max<std::int64_t>(1, vocabulary_.size() * 4),
+                                            1, options_.max_num_seqs)),
+      pool_({.threads = options_.threads}) {}
 
 std::size_t scratch_bytes(const models::model& of, const rank_scratch& rank) {
   using kernels::arena;
@@ -32,54 +38,90 @@ std::size_t scratch_bytes(const models::model& of, const rank_scratch& rank) {
   const std::size_t step = of.arena_bytes(rank.max_num_batched_tokens) +
                            arena::bytes_of(rank.type, rank.max_num_seqs, hidden) +
                            arena::bytes_of(kernels::dtype::float32, rank.max_num_seqs, hidden);
-  const auto logits = static_cast<std::size_t>(
-      std::max(std::min(logits_bytes_max, rank.max_num_seqs * vocabulary * 4), vocabulary * 4));
+  const auto logits = static_cast<std::size_t>(std::max(
+      std::min(logits_limit(rank.on_device), rank.max_num_seqs * vocabulary * 4), vocabulary * 4));
   // Each view may round up to the arena's alignment; a step has far fewer views at once than this.
   return step + logits + 16 * arena::alignment_bytes;
 }
 
 base::result<std::unique_ptr<rank_worker>> rank_worker::load(rank_worker_options options) {
   std::unique_ptr<rank_worker> worker(new rank_worker(std::move(options)));
-  const rank_worker_options& own = worker->options_;
-  TROUPE_TRY(ops, kernels::make_cpu_ops(own.profile.path));
-  worker->ops_ = std::move(ops);
-  models::weight_reader_options reading{.files = own.files,
-                                        .type = own.profile.weights,
-                                        .pool = &worker->pool_,
-                                        .plan_only = false,
-                                        .progress = own.progress,
-                                        .vitals = own.vitals};
-  if (own.digest != nullptr) {
-    reading.after_part = [&](const models::matrix_part& part) {
-      return own.digest->packed(part.name, worker->pool_);
-    };
+  kernels::device* const device = worker->options_.device;
+  if (device == nullptr) {
+    TROUPE_TRY(ops, kernels::make_cpu_ops(worker->options_.profile.path));
+    worker->ops_ = std::move(ops);
+    worker->queue_ = std::make_unique<kernels::cpu_queue>(worker->pool_);
+  } else {
+    TROUPE_TRY(queue, device->make_queue());
+    worker->queue_ = std::move(queue);
+    worker->ops_ = device->make_ops();
   }
-  models::weight_reader reader(std::move(reading));
-  TROUPE_TRY(model, models::load({reader, own.config, own.where}));
-  worker->model_ = std::move(model);
-  worker->weight_bytes_ = reader.bytes();
-  if (own.digest != nullptr) {
-    TROUPE_TRY_VOID(own.digest->finish(worker->pool_, [&](std::uint64_t hashed) {
-      if (own.progress) own.progress(reader.bytes() + hashed);
-    }));
-  }
-  TROUPE_TRY(cache, kv_cache::allocate(own.config, own.where, own.profile.kv_cache, own.kv_blocks));
-  worker->cache_ = std::move(cache);
-  TROUPE_TRY(scratch,
-             kernels::buffer::allocate(
-                 scratch_bytes(*worker->model_, {own.config, own.where, own.profile.weights,
-                                                 own.max_num_batched_tokens, own.max_num_seqs}),
-                 "a step's scratch memory"));
-  worker->arena_ = kernels::arena(std::move(scratch));
+  TROUPE_TRY_VOID(worker->load_weights());
+  TROUPE_TRY_VOID(worker->reserve_memory());
   return worker;
 }
 
+base::result<void> rank_worker::load_weights() {
+  models::weight_reader_options reading{.files = options_.files,
+                                        .type = options_.profile.weights,
+                                        .pool = &pool_,
+                                        .on = options_.device,
+                                        .plan_only = false,
+                                        .progress = options_.progress,
+                                        .vitals = options_.vitals};
+  if (options_.digest != nullptr) {
+    reading.after_part = [&](const models::matrix_part& part) {
+      return options_.digest->packed(part.name, pool_);
+    };
+  }
+  models::weight_reader reader(std::move(reading));
+  TROUPE_TRY(model, models::load({reader, options_.config, options_.where}));
+  model_ = std::move(model);
+  weight_bytes_ = reader.bytes();
+  if (options_.digest != nullptr) {
+    TROUPE_TRY_VOID(options_.digest->finish(pool_, [&](std::uint64_t hashed) {
+      if (options_.progress) options_.progress(reader.bytes() + hashed);
+    }));
+  }
+  return options_.device == nullptr ? base::result<void>{} : options_.device->settle();
+}
+
+base::result<void> rank_worker::reserve_memory() {
+  angles_.emplace(model_->rotary());
+  const bool alone = options_.where.tp_size == 1 && options_.where.pp_size == 1;
+  if (queue_->can_record() && alone)
+    recorder_.emplace(std::min(options_.max_num_seqs, logits_rows_));
+  // One block more than is planned with: what padded sequences write to.
+  TROUPE_TRY(cache, kv_cache::allocate({.config = options_.config,
+                                        .where = options_.where,
+                                        .type = options_.profile.kv_cache,
+                                        .blocks = options_.kv_blocks + (recorder_ ? 1 : 0),
+                                        .on = options_.device}));
+  cache_ = std::move(cache);
+  const std::size_t bytes =
+      scratch_bytes(*model_, {.config = options_.config,
+                              .where = options_.where,
+                              .type = options_.profile.weights,
+                              .max_num_batched_tokens = options_.max_num_batched_tokens,
+                              .max_num_seqs = options_.max_num_seqs,
+                              .on_device = options_.device != nullptr});
+  TROUPE_TRY(scratch, kernels::allocate_on(options_.device, bytes, "a step's scratch memory"));
+  arena_ = kernels::arena(std::move(scratch));
+  return {};
+}
+
 void rank_worker::join(transport::rank_groups groups, base::epoch_id epoch) noexcept {
+  leave();
   groups_ = std::move(groups);
   epoch_ = epoch;
+  if (options_.device == nullptr) return;
+  device_tp_ = through_host(*groups_.tp, *queue_);
+  device_pp_ = through_host(*groups_.pp, *queue_);
 }
 
 void rank_worker::leave() noexcept {
+  device_tp_.reset();
+  device_pp_.reset();
   groups_ = {};
   epoch_ = {};
 }
@@ -111,84 +153,132 @@ base::result<void> rank_worker::check(const step_plan& plan) const {
 
 base::result<step_result> rank_worker::run(const step_plan& plan) {
   TROUPE_TRY_VOID(check(plan));
-  const step_inputs inputs(plan, models::kv_groups(options_.config).size());
-  models::step_context context{*ops_,       queue_,     arena_,          *groups_.tp,
-                               *groups_.pp, plan.epoch, cache_.layers(), options_.vitals};
+  const bool repeats = recorder_ && step_recorder::repeats(plan) &&
+                       static_cast<std::int64_t>(plan.sequences.size()) <= logits_rows_;
+  step_shape shape = step_shape::of(plan, models::kv_groups(options_.config).size());
+  if (repeats) shape = recorder_->rounded(shape);
+  TROUPE_TRY(memory, queue_->begin_step(step_inputs::bytes(shape, angles_->half())));
+  std::optional<std::int32_t> padding_block;
+  if (repeats) padding_block = static_cast<std::int32_t>(options_.kv_blocks);  // the extra one
+  const step_inputs inputs(plan, shape, *angles_, memory, padding_block);
+  queue_->commit_step(inputs.sequences());
+  const bool device = options_.device != nullptr;
+  models::step_context context{.ops = *ops_,
+                               .queue = *queue_,
+                               .arena = arena_,
+                               .tp = device ? *device_tp_ : *groups_.tp,
+                               .pp = device ? *device_pp_ : *groups_.pp,
+                               .epoch = plan.epoch,
+                               .caches = cache_.layers(),
+                               .vitals = options_.vitals};
   const kernels::arena::scope scope(arena_);
-  const auto rows = static_cast<std::int64_t>(inputs.batch().logits_rows.size());
-  kernels::tensor_view hidden;
-  if (options_.where.last_stage()) {
-    hidden = arena_.take(options_.profile.weights, rows, options_.config.hidden_size);
+  if (!options_.where.last_stage()) {
+    TROUPE_TRY_VOID(model_->forward(context, inputs.batch(), {}));
+    return step_result{};
   }
-  TROUPE_TRY_VOID(model_->forward(context, inputs.batch(), hidden));
-  if (!options_.where.last_stage()) return step_result{};
-  return sample(context, plan, hidden);
+  return run_last_stage(context, plan, inputs, repeats);
 }
 
-base::result<step_result> rank_worker::sample(models::step_context& context, const step_plan& plan,
-                                              const kernels::tensor_view& hidden) {
+base::result<step_result> rank_worker::run_last_stage(models::step_context& context,
+                                                      const step_plan& plan,
+                                                      const step_inputs& inputs, bool repeats) {
   std::vector<const planned_rows*> rows;
+  int candidates = 0;
   for (const planned_rows& planned : plan.sequences) {
-    if (planned.sample) rows.push_back(&planned);
+    if (!planned.sample) continue;
+    rows.push_back(&planned);
+    candidates = std::max(candidates, candidates_for(*planned.sample));
+  }
+  if (recorder_) candidates = step_recorder::rounded_candidates(candidates);
+  TROUPE_TRY(prepared, prepare_drawing(inputs, candidates));
+  const auto slice = static_cast<std::size_t>(logits_rows_);
+  const std::size_t all = prepared.sampling.size();
+  const auto first_slice = [&]() -> base::result<void> {
+    TROUPE_TRY_VOID(model_->forward(context, inputs.batch(), prepared.hidden));
+    if (all > 0) project(context, prepared, 0, std::min(slice, all));
+    return {};
+  };
+  if (repeats) {
+    TROUPE_TRY_VOID(
+        recorder_->run({.shape = inputs.shape(), .candidates = candidates}, *queue_, first_slice));
+  } else {
+    TROUPE_TRY_VOID(first_slice());
   }
   step_result result;
-  const auto slice = static_cast<std::size_t>(logits_rows_);
   for (std::size_t begin = 0; begin < rows.size(); begin += slice) {
-    const std::size_t count = std::min(slice, rows.size() - begin);
-    TROUPE_TRY_VOID(sample_slice(context, std::span(rows).subspan(begin, count),
-                                 kernels::row_slice(hidden, static_cast<std::int64_t>(begin),
-                                                    static_cast<std::int64_t>(count)),
-                                 result));
+    const std::size_t count = std::min(slice, all - begin);
+    if (begin > 0) project(context, prepared, begin, count);
+    const std::span<const planned_rows* const> drawn =
+        std::span(rows).subspan(begin, std::min(slice, rows.size() - begin));
+    TROUPE_TRY_VOID(draw(prepared, drawn, count, result));
   }
+  if (rows.empty()) TROUPE_TRY_VOID(queue_->synchronize());
+  if (options_.vitals != nullptr) options_.vitals->tick();
   return result;
 }
 
-base::result<void> rank_worker::sample_slice(models::step_context& context,
-                                             std::span<const planned_rows* const> rows,
-                                             const kernels::tensor_view& hidden,
-                                             step_result& result) {
-  const kernels::arena::scope scope(arena_);
-  const kernels::tensor_view logits =
-      arena_.take(kernels::dtype::float32, hidden.rows(), vocabulary_.size());
-  model_->logits(context, hidden, logits);
+base::result<rank_worker::drawing> rank_worker::prepare_drawing(const step_inputs& inputs,
+                                                                int candidates) {
+  drawing made;
+  made.sampling = inputs.sampling();
+  made.candidates = candidates;
+  const auto rows = static_cast<std::int64_t>(made.sampling.size());
+  const std::int64_t slice = std::min(rows, logits_rows_);
+  made.hidden = arena_.take(options_.profile.weights, rows, options_.config.hidden_size);
+  made.logits = arena_.take(kernels::dtype::float32, slice, vocabulary_.size());
+  const std::size_t summaries = static_cast<std::size_t>(slice) * vocabulary_run_ends_.size();
+  const std::size_t top = summaries * static_cast<std::size_t>(candidates);
+  const std::size_t summary_bytes = summaries * sizeof(kernels::run_summary);
+  static_assert(sizeof(kernels::run_summary) % alignof(kernels::token_candidate) == 0);
+  TROUPE_TRY(memory, queue_->result_memory(summary_bytes + top * sizeof(kernels::token_candidate)));
+  made.summaries = {reinterpret_cast<kernels::run_summary*>(memory.data()), summaries};
+  made.top = {reinterpret_cast<kernels::token_candidate*>(memory.data() + summary_bytes), top};
+  return made;
+}
 
-  std::vector<kernels::sampling_row> sampling;
-  int candidates = 0;
-  for (const planned_rows* planned : rows) {
-    sampling.push_back(sampling_row_of(*planned->sample));
-    candidates = std::max(candidates, candidates_for(*planned->sample));
-  }
+void rank_worker::project(models::step_context& context, const drawing& of, std::size_t begin,
+                          std::size_t rows) {
+  const auto count = static_cast<std::int64_t>(rows);
+  const kernels::tensor_view logits = kernels::row_slice(of.logits, 0, count);
+  model_->logits(context, kernels::row_slice(of.hidden, static_cast<std::int64_t>(begin), count),
+                 logits);
+  const std::size_t summaries = rows * vocabulary_run_ends_.size();
+  ops_->summarise_vocabulary(
+      *queue_, {logits, vocabulary_run_ends_, vocabulary_.begin, of.sampling.subspan(begin, rows),
+                of.candidates, of.summaries.first(summaries),
+                of.top.first(summaries * static_cast<std::size_t>(of.candidates))});
+}
+
+base::result<void> rank_worker::draw(const drawing& of, std::span<const planned_rows* const> rows,
+                                     std::size_t slice_rows, step_result& result) {
+  TROUPE_TRY_VOID(queue_->synchronize());
   const std::size_t own_runs = vocabulary_run_ends_.size();
-  const auto each = static_cast<std::size_t>(candidates);
-  const std::size_t all_runs = models::canonical_runs;
-  std::vector<kernels::run_summary> own(rows.size() * own_runs);
-  std::vector<kernels::token_candidate> own_top(own.size() * each);
-  ops_->summarise_vocabulary(queue_, {logits, vocabulary_run_ends_, vocabulary_.begin, sampling,
-                                      candidates, own, own_top});
-  queue_.synchronize();
-
+  const auto each = static_cast<std::size_t>(of.candidates);
+  constexpr std::size_t all_runs = models::canonical_runs;
+  const auto own = of.summaries.first(slice_rows * own_runs);
+  const auto own_top = of.top.first(own.size() * each);
   // Ranks hold [rows][own runs]; gathered they are [ranks][rows][own runs].
-  std::vector<kernels::run_summary> all(rows.size() * all_runs);
+  std::vector<kernels::run_summary> all(slice_rows * all_runs);
   std::vector<kernels::token_candidate> all_top(all.size() * each);
-  TROUPE_TRY_VOID(context.tp.all_gather(context.epoch, std::as_bytes(std::span(own)),
-                                        std::as_writable_bytes(std::span(all))));
-  TROUPE_TRY_VOID(context.tp.all_gather(context.epoch, std::as_bytes(std::span(own_top)),
-                                        std::as_writable_bytes(std::span(all_top))));
+  TROUPE_TRY_VOID(
+      groups_.tp->all_gather(epoch_, std::as_bytes(own), std::as_writable_bytes(std::span(all))));
+  TROUPE_TRY_VOID(groups_.tp->all_gather(epoch_, std::as_bytes(own_top),
+                                         std::as_writable_bytes(std::span(all_top))));
   for (std::size_t row = 0; row < rows.size(); ++row) {
     std::vector<kernels::run_summary> runs;
     std::vector<kernels::token_candidate> top;
     for (std::size_t run = 0; run < all_runs; ++run) {
       const std::size_t rank = run / own_runs;
-      const std::size_t at = (rank * rows.size() + row) * own_runs + run % own_runs;
+      const std::size_t at = (rank * slice_rows + row) * own_runs + run % own_runs;
       runs.push_back(all[at]);
       const auto first = all_top.begin() + static_cast<std::ptrdiff_t>(at * each);
       top.insert(top.end(), first, first + static_cast<std::ptrdiff_t>(each));
     }
     const sample_request& request = *rows[row]->sample;
-    std::optional<sampled_token> token =
-        engine::sample(request, {runs, top, candidates, models::vocabulary_grid(options_.config)});
+    std::optional<sampled_token> token = engine::sample(
+        request, {runs, top, of.candidates, models::vocabulary_grid(options_.config)});
     if (!token) {
-      TROUPE_TRY(whole, gather_logits(context, logits, static_cast<std::int64_t>(row)));
+      TROUPE_TRY(whole, gather_logits(of.logits, static_cast<std::int64_t>(row)));
       token = sample_from_all(request, runs, whole);
     }
     token->sequence = rows[row]->sequence;
@@ -197,8 +287,7 @@ base::result<void> rank_worker::sample_slice(models::step_context& context,
   return {};
 }
 
-base::result<std::vector<float>> rank_worker::gather_logits(models::step_context& context,
-                                                            const kernels::tensor_view& logits,
+base::result<std::vector<float>> rank_worker::gather_logits(const kernels::tensor_view& logits,
                                                             std::int64_t row) {
   const models::grid vocabulary = models::vocabulary_grid(options_.config);
   std::vector<std::size_t> counts;
@@ -206,11 +295,14 @@ base::result<std::vector<float>> rank_worker::gather_logits(models::step_context
     const auto elements = vocabulary.rank_range(rank, options_.where.tp_size).size();
     counts.push_back(static_cast<std::size_t>(elements) * sizeof(float));
   }
+  std::vector<float> own(static_cast<std::size_t>(vocabulary_.size()));
+  if (!own.empty()) {
+    TROUPE_TRY_VOID(queue_->read(reinterpret_cast<const std::byte*>(logits.row<float>(row)),
+                                 std::as_writable_bytes(std::span(own))));
+  }
   std::vector<float> whole(static_cast<std::size_t>(options_.config.vocab_size));
-  const auto elements = static_cast<std::size_t>(vocabulary_.size());
-  const std::span<const float> own(elements == 0 ? nullptr : logits.row<float>(row), elements);
-  TROUPE_TRY_VOID(context.tp.all_gather_v(context.epoch, std::as_bytes(own), counts,
-                                          std::as_writable_bytes(std::span(whole))));
+  TROUPE_TRY_VOID(groups_.tp->all_gather_v(epoch_, std::as_bytes(std::span(own)), counts,
+                                           std::as_writable_bytes(std::span(whole))));
   return whole;
 }
 

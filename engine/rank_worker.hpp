@@ -12,14 +12,19 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/error.hpp"
 #include "base/vitals.hpp"
+#include "engine/angle_table.hpp"
 #include "engine/kv_cache.hpp"
+#include "engine/step_inputs.hpp"
 #include "engine/step_plan.hpp"
+#include "engine/step_recorder.hpp"
 #include "kernels/arena.hpp"
 #include "kernels/cpu_ops.hpp"
+#include "kernels/device.hpp"
 #include "kernels/numerics.hpp"
 #include "models/checkpoint.hpp"
 #include "models/model.hpp"
@@ -33,6 +38,7 @@ struct rank_worker_options {
   models::model_config config;
   models::placement where;
   kernels::numerics_profile profile;
+  kernels::device* device = nullptr;  // where to compute; null: the CPU. Borrowed
   int threads = 1;
   std::int64_t kv_blocks = 0;
   std::int64_t max_num_batched_tokens = 512;
@@ -43,8 +49,10 @@ struct rank_worker_options {
 };
 
 // Logits are projected in slices of rows that keep to this, so that a large vocabulary and many
-// sequences do not cost memory together.
+// sequences do not cost memory together. On a device one slice holds 256 rows of 256 Ki tokens:
+// reading the output embedding again costs more than the memory.
 inline constexpr std::int64_t logits_bytes_max = std::int64_t{32} << 20;
+inline constexpr std::int64_t device_logits_bytes_max = std::int64_t{256} << 20;
 
 // What decides a rank's scratch memory.
 struct rank_scratch {
@@ -53,6 +61,7 @@ struct rank_scratch {
   kernels::dtype type;
   std::int64_t max_num_batched_tokens = 0;
   std::int64_t max_num_seqs = 0;
+  bool on_device = false;
 };
 
 // Units: bytes of scratch (arena and logits) that such a rank reserves; touched as needed.
@@ -81,27 +90,45 @@ class rank_worker {
  private:
   explicit rank_worker(rank_worker_options options);
   [[nodiscard]] base::result<void> check(const step_plan& plan) const;
-  [[nodiscard]] base::result<step_result> sample(models::step_context& context,
-                                                 const step_plan& plan,
-                                                 const kernels::tensor_view& hidden);
-  [[nodiscard]] base::result<void> sample_slice(models::step_context& context,
-                                                std::span<const planned_rows* const> rows,
-                                                const kernels::tensor_view& hidden,
-                                                step_result& result);
-  [[nodiscard]] base::result<std::vector<float>> gather_logits(models::step_context& context,
-                                                               const kernels::tensor_view& logits,
+  [[nodiscard]] base::result<void> load_weights();
+  [[nodiscard]] base::result<void> reserve_memory();
+  // What a step leaves for the sampler: some rows of logits and what condenses them.
+  struct drawing {
+    kernels::tensor_view hidden;  // of all rows whose successor is wanted
+    kernels::tensor_view logits;  // of one slice
+    std::span<const kernels::sampling_row> sampling;
+    int candidates = 0;
+    std::span<kernels::run_summary> summaries;  // [slice][own runs]
+    std::span<kernels::token_candidate> top;    // [slice][own runs][candidates]
+  };
+  [[nodiscard]] base::result<drawing> prepare_drawing(const step_inputs& inputs, int candidates);
+  [[nodiscard]] base::result<step_result> run_last_stage(models::step_context& context,
+                                                         const step_plan& plan,
+                                                         const step_inputs& inputs, bool repeats);
+  // Enqueues logits and summaries of `rows` rows from `begin`.
+  void project(models::step_context& context, const drawing& of, std::size_t begin,
+               std::size_t rows);
+  // Waits for a slice's summaries and draws from them.
+  [[nodiscard]] base::result<void> draw(const drawing& of,
+                                        std::span<const planned_rows* const> rows,
+                                        std::size_t slice_rows, step_result& result);
+  [[nodiscard]] base::result<std::vector<float>> gather_logits(const kernels::tensor_view& logits,
                                                                std::int64_t row);
 
   rank_worker_options options_;
   transport::rank_groups groups_;
+  std::unique_ptr<transport::collective> device_tp_;  // of groups_, for the device's buffers
+  std::unique_ptr<transport::collective> device_pp_;
   base::epoch_id epoch_;
   models::range vocabulary_;  // this rank's
   std::vector<std::int64_t> vocabulary_run_ends_;
   std::int64_t logits_rows_ = 1;  // per slice
   kernels::thread_pool pool_;
-  kernels::cpu_queue queue_;
+  std::unique_ptr<kernels::queue> queue_;
   std::unique_ptr<kernels::ops> ops_;
   std::unique_ptr<models::model> model_;
+  std::optional<angle_table> angles_;
+  std::optional<step_recorder> recorder_;  // where the queue can record
   kv_cache cache_;
   kernels::arena arena_;
   std::uint64_t weight_bytes_ = 0;

@@ -1,6 +1,10 @@
 #include "engine/step_inputs.hpp"
 
+#include <algorithm>
+#include <type_traits>
+
 #include "base/check.hpp"
+#include "kernels/arena.hpp"
 #include "models/rope.hpp"
 
 namespace troupe::engine {
@@ -12,30 +16,149 @@ std::int64_t slot_of(const std::vector<std::int32_t>& table, std::int64_t positi
   return table[block] * kernels::kv_block_tokens + position % kernels::kv_block_tokens;
 }
 
+// Hands out aligned pieces one after the other; without memory it only counts.
+class pieces {
+ public:
+  explicit pieces(std::span<std::byte> memory) : memory_(memory) {}
+
+  template <class T>
+  std::span<T> take(std::int64_t count) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    constexpr std::size_t align = kernels::arena::alignment_bytes;
+    const std::size_t begin = used_;
+    used_ += (static_cast<std::size_t>(count) * sizeof(T) + align - 1) / align * align;
+    if (memory_.empty()) return {};
+    TROUPE_CHECK(used_ <= memory_.size());
+    return {reinterpret_cast<T*>(memory_.data() + begin), static_cast<std::size_t>(count)};
+  }
+  [[nodiscard]] std::size_t used() const noexcept { return used_; }
+
+ private:
+  std::span<std::byte> memory_;
+  std::size_t used_ = 0;
+};
+
 }  // namespace
 
-step_inputs::step_inputs(const step_plan& plan, std::size_t groups) : groups_(groups) {
-  std::int64_t row = 0;
+step_shape step_shape::of(const step_plan& plan, std::size_t groups) {
+  step_shape shape{.tokens = plan.tokens(),
+                   .sequences = static_cast<std::int64_t>(plan.sequences.size()),
+                   .groups = static_cast<std::int64_t>(groups)};
   for (const planned_rows& rows : plan.sequences) {
-    TROUPE_CHECK(rows.block_tables.size() == groups && !rows.token_ids.empty());
-    const auto count = static_cast<std::int64_t>(rows.token_ids.size());
-    token_ids_.insert(token_ids_.end(), rows.token_ids.begin(), rows.token_ids.end());
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::int64_t position = rows.first_position + i;
-      positions_.push_back(position);
-      rope_lengths_.push_back(models::rope::length_of(position, rows.prompt_length));
+    if (rows.sample) ++shape.sampled;
+    for (const auto& table : rows.block_tables) {
+      shape.table_blocks = std::max(shape.table_blocks, static_cast<std::int64_t>(table.size()));
     }
-    for (std::size_t i = 0; i < groups; ++i) {
-      for (std::int64_t j = 0; j < count; ++j) {
-        groups_[i].slots.push_back(slot_of(rows.block_tables[i], rows.first_position + j));
-      }
-      groups_[i].sequences.push_back({row, count, rows.first_position, rows.block_tables[i]});
-    }
-    if (rows.sample) logits_rows_.push_back(static_cast<std::int32_t>(row + count - 1));
-    row += count;
   }
-  for (const group& of : groups_) group_views_.push_back({of.slots, of.sequences});
-  batch_ = {token_ids_, positions_, rope_lengths_, group_views_, logits_rows_};
+  return shape;
+}
+
+step_shape step_shape::padded(std::int64_t to_sequences, std::int64_t to_blocks) const {
+  TROUPE_CHECK(to_sequences >= sequences && to_blocks >= table_blocks);
+  step_shape larger = *this;
+  larger.tokens += to_sequences - sequences;
+  larger.sampled += to_sequences - sequences;
+  larger.sequences = to_sequences;
+  larger.table_blocks = to_blocks;
+  return larger;
+}
+
+std::size_t step_inputs::bytes(const step_shape& shape, std::size_t half) {
+  pieces count({});
+  count.take<std::int32_t>(shape.tokens);
+  count.take<float>(shape.tokens * static_cast<std::int64_t>(half));
+  count.take<float>(shape.tokens * static_cast<std::int64_t>(half));
+  count.take<std::int32_t>(shape.sampled);
+  count.take<kernels::sampling_row>(shape.sampled);
+  for (std::int64_t i = 0; i < shape.groups; ++i) {
+    count.take<std::int64_t>(shape.tokens);
+    count.take<kernels::sequence_rows>(shape.sequences);
+    count.take<std::int32_t>(shape.sequences * shape.table_blocks);
+  }
+  return count.used();
+}
+
+step_inputs::step_inputs(const step_plan& plan, const step_shape& shape, angle_table& angles,
+                         std::span<std::byte> memory, std::optional<std::int32_t> padding_block)
+    : shape_(shape),
+      padding_block_(padding_block),
+      groups_(static_cast<std::size_t>(shape.groups)) {
+  TROUPE_CHECK(!memory.empty());
+  pieces from(memory);
+  const auto half = static_cast<std::int64_t>(angles.half());
+  token_ids_ = from.take<std::int32_t>(shape.tokens);
+  const std::span<float> cos = from.take<float>(shape.tokens * half);
+  const std::span<float> sin = from.take<float>(shape.tokens * half);
+  logits_rows_ = from.take<std::int32_t>(shape.sampled);
+  sampling_ = from.take<kernels::sampling_row>(shape.sampled);
+  for (group& of : groups_) {
+    of.slots = from.take<std::int64_t>(shape.tokens);
+    of.sequences = from.take<kernels::sequence_rows>(shape.sequences);
+    of.tables = from.take<std::int32_t>(shape.sequences * shape.table_blocks);
+  }
+  positions_.reserve(static_cast<std::size_t>(shape.tokens));
+  rope_lengths_.reserve(static_cast<std::size_t>(shape.tokens));
+  for (const planned_rows& rows : plan.sequences) add(rows);
+  while (static_cast<std::int64_t>(sequence_) < shape.sequences) add_padding();
+  TROUPE_CHECK(static_cast<std::int64_t>(positions_.size()) == shape.tokens);
+  TROUPE_CHECK(static_cast<std::int64_t>(sampled_) == shape.sampled);
+  angles.fill(positions_, rope_lengths_, cos, sin);
+  for (const group& of : groups_) {
+    group_views_.push_back({of.slots, of.sequences});
+    group_sequences_.push_back(of.sequences);
+  }
+  batch_ = {token_ids_, cos, sin, group_views_, logits_rows_};
+}
+
+std::span<const std::int32_t> step_inputs::copy_table(
+    group& into, const std::vector<std::int32_t>& table) const {
+  const auto blocks = static_cast<std::size_t>(shape_.table_blocks);
+  TROUPE_CHECK(table.size() <= blocks);
+  const auto place = into.tables.subspan(sequence_ * blocks, blocks);
+  const auto rest = std::copy(table.begin(), table.end(), place.begin());
+  if (!padding_block_) return place.first(table.size());
+  std::fill(rest, place.end(), *padding_block_);
+  return place;
+}
+
+void step_inputs::add(const planned_rows& rows) {
+  TROUPE_CHECK(rows.block_tables.size() == groups_.size() && !rows.token_ids.empty());
+  const auto row = static_cast<std::int64_t>(positions_.size());
+  const auto count = static_cast<std::int64_t>(rows.token_ids.size());
+  std::copy(rows.token_ids.begin(), rows.token_ids.end(), token_ids_.begin() + row);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t position = rows.first_position + i;
+    positions_.push_back(position);
+    rope_lengths_.push_back(models::rope::length_of(position, rows.prompt_length));
+  }
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    const std::vector<std::int32_t>& table = rows.block_tables[i];
+    for (std::int64_t j = 0; j < count; ++j) {
+      groups_[i].slots[static_cast<std::size_t>(row + j)] = slot_of(table, rows.first_position + j);
+    }
+    groups_[i].sequences[sequence_] = {row, count, rows.first_position,
+                                       copy_table(groups_[i], table)};
+  }
+  if (rows.sample) {
+    logits_rows_[sampled_] = static_cast<std::int32_t>(row + count - 1);
+    sampling_[sampled_++] = sampling_row_of(*rows.sample);
+  }
+  ++sequence_;
+}
+
+void step_inputs::add_padding() {
+  TROUPE_CHECK(padding_block_.has_value());
+  const auto row = static_cast<std::int64_t>(positions_.size());
+  token_ids_[static_cast<std::size_t>(row)] = 0;
+  positions_.push_back(0);
+  rope_lengths_.push_back(1);
+  for (group& of : groups_) {
+    of.slots[static_cast<std::size_t>(row)] = *padding_block_ * kernels::kv_block_tokens;
+    of.sequences[sequence_] = {row, 1, 0, copy_table(of, {})};
+  }
+  logits_rows_[sampled_] = static_cast<std::int32_t>(row);
+  sampling_[sampled_++] = {};
+  ++sequence_;
 }
 
 }  // namespace troupe::engine

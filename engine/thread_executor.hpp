@@ -25,6 +25,7 @@ struct thread_executor_options {
   int pp_size = 1;
   int threads_per_rank = 1;
   kernels::numerics_profile profile;
+  kernels::device* device = nullptr;  // of all ranks; null: the CPU. Borrowed
   std::int64_t kv_blocks = 0;
   std::int64_t max_num_batched_tokens = 512;
   std::int64_t max_num_seqs = 16;

@@ -34,7 +34,7 @@ class arena {
     TROUPE_CHECK(used_ + bytes <= memory_.size());
     std::byte* const address = memory_.data() + used_;
     used_ += bytes;
-    return {{device_kind::cpu, address}, type, {rows, columns, 1}, columns};
+    return {{memory_.device(), address}, type, {rows, columns, 1}, columns};
   }
 
   class scope {

@@ -35,22 +35,32 @@ void* map_aligned(std::size_t bytes) {
 buffer::buffer(buffer&& other) noexcept
     : address_(std::exchange(other.address_, nullptr)),
       bytes_(std::exchange(other.bytes_, 0)),
-      mapped_(std::exchange(other.mapped_, 0)) {}
+      device_(other.device_),
+      release_(other.release_) {}
 
 buffer& buffer::operator=(buffer&& other) noexcept {
   std::swap(address_, other.address_);
   std::swap(bytes_, other.bytes_);
-  std::swap(mapped_, other.mapped_);
+  std::swap(device_, other.device_);
+  std::swap(release_, other.release_);
   return *this;
 }
 
 buffer::~buffer() {
-  if (address_ != nullptr) munmap(address_, mapped_);
+  if (address_ != nullptr) release_(address_, bytes_);
+}
+
+buffer buffer::adopt(device_handle memory, std::size_t bytes, release_function release) noexcept {
+  buffer made;
+  made.address_ = memory.address;
+  made.bytes_ = bytes;
+  made.device_ = memory.device;
+  made.release_ = release;
+  return made;
 }
 
 base::result<buffer> buffer::allocate(std::size_t bytes, std::string_view purpose) {
-  buffer made;
-  if (bytes == 0) return made;
+  if (bytes == 0) return buffer();
   constexpr std::size_t addressable = std::numeric_limits<std::size_t>::max() / 2;
   void* const address = bytes < addressable ? map_aligned(bytes) : MAP_FAILED;
   if (address == MAP_FAILED) {
@@ -61,16 +71,14 @@ base::result<buffer> buffer::allocate(std::size_t bytes, std::string_view purpos
   // Decoding streams weights 4 % faster over huge pages than over those of 4 KiB (one thread, one
   // row by 1024 x 6144). Nothing is rounded up: the last part of a mapping stays in small pages.
   if (bytes >= huge_page_bytes) madvise(address, bytes, MADV_HUGEPAGE);
-  made.address_ = static_cast<std::byte*>(address);
-  made.bytes_ = bytes;
-  made.mapped_ = bytes;
-  return made;
+  return adopt({device_kind::cpu, static_cast<std::byte*>(address)}, bytes,
+               [](std::byte* mapped, std::size_t size) noexcept { munmap(mapped, size); });
 }
 
 tensor_view buffer::view(dtype type, std::int64_t rows, std::int64_t columns) const {
   TROUPE_CHECK(rows >= 0 && columns >= 0);
   TROUPE_CHECK(static_cast<std::size_t>(rows * columns) * size_of(type) <= bytes_);
-  return {{device_kind::cpu, address_}, type, {rows, columns, 1}, columns};
+  return {{device_, address_}, type, {rows, columns, 1}, columns};
 }
 
 }  // namespace troupe::kernels

@@ -20,7 +20,6 @@ class cpu_queue final : public queue {
  public:
   // Lifetime: the pool outlives the queue.
   explicit cpu_queue(thread_pool& pool) : pool_(pool) {}
-  void synchronize() override {}
   [[nodiscard]] thread_pool& pool() noexcept { return pool_; }
 
  private:

@@ -11,8 +11,10 @@
 namespace troupe::kernels {
 namespace {
 
-constexpr std::array all_paths{instruction_path::amx_bf16, instruction_path::avx512_bf16,
-                               instruction_path::avx512, instruction_path::avx2};
+constexpr std::array all_paths{instruction_path::amx_bf16,  instruction_path::avx512_bf16,
+                               instruction_path::avx512,    instruction_path::avx2,
+                               instruction_path::cuda_sm80, instruction_path::cuda_sm90,
+                               instruction_path::cuda_sm100};
 
 #if defined(__x86_64__) && defined(__linux__)
 
@@ -58,6 +60,10 @@ bool runs_here(instruction_path path) {
       return has_avx512();
     case instruction_path::avx2:
       return has_avx2();
+    case instruction_path::cuda_sm80:
+    case instruction_path::cuda_sm90:
+    case instruction_path::cuda_sm100:
+      return false;  // a device of its own: kernels/device.hpp
   }
   return false;
 }
@@ -78,6 +84,12 @@ std::string_view to_string(instruction_path path) noexcept {
       return "avx512";
     case instruction_path::avx2:
       return "avx2";
+    case instruction_path::cuda_sm80:
+      return "cuda_sm80";
+    case instruction_path::cuda_sm90:
+      return "cuda_sm90";
+    case instruction_path::cuda_sm100:
+      return "cuda_sm100";
   }
   return "unknown";
 }

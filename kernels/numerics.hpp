@@ -15,8 +15,22 @@
 
 namespace troupe::kernels {
 
-// Fastest first. avx512 and avx2 widen bfloat16 to float32 before multiplying.
-enum class instruction_path : std::uint8_t { amx_bf16, avx512_bf16, avx512, avx2 };
+// Of each device fastest first. avx512 and avx2 widen bfloat16 to float32 before multiplying.
+// Tensor cores of different generations add differently, so each is a path of its own.
+enum class instruction_path : std::uint8_t {
+  amx_bf16,
+  avx512_bf16,
+  avx512,
+  avx2,
+  cuda_sm80,   // and 86, 89
+  cuda_sm90,   // Hopper
+  cuda_sm100,  // Blackwell
+};
+
+[[nodiscard]] constexpr bool on_cuda(instruction_path path) noexcept {
+  return path == instruction_path::cuda_sm80 || path == instruction_path::cuda_sm90 ||
+         path == instruction_path::cuda_sm100;
+}
 
 [[nodiscard]] std::string_view to_string(instruction_path path) noexcept;
 [[nodiscard]] std::optional<instruction_path> parse_instruction_path(

@@ -1,10 +1,13 @@
 // The seam between forward passes and devices: every operation a model may use.
 //
 // A model (models/) calls ops over tensor views and a queue and knows nothing of the device. CPU
-// ops run at once on the queue's threads; a CUDA queue will enqueue them and may capture a whole
-// step. Arithmetic rules that every implementation keeps: each output element is computed in one
-// order that does not depend on batch size, chunking, threads or ranks; sums over a sharded
-// dimension are taken per canonical run from zero in float32 and added in the fixed binary tree.
+// ops run at once on the queue's threads; a CUDA queue enqueues them, may fuse neighbours and may
+// record a whole step. Spans of ids, slots, tables and angles are host memory, best the queue's
+// step memory; spans of weights, biases and head maps are constants that outlive the ops object.
+//
+// Arithmetic rules that every implementation keeps: each output element is computed in one order
+// that does not depend on batch size, chunking, threads or ranks; sums over a sharded dimension are
+// taken per canonical run from zero in float32 and added in the fixed binary tree.
 //
 // Call from one thread per queue. Arguments are checked with TROUPE_CHECK: a wrong shape is a
 // defect of the model's code.
@@ -18,23 +21,13 @@
 #include <span>
 
 #include "kernels/packed_tensor.hpp"
+#include "kernels/queue.hpp"
 #include "kernels/tensor.hpp"
 #include "kernels/vocabulary/vocabulary_types.hpp"
 
 namespace troupe::kernels {
 
 inline constexpr std::int64_t kv_block_tokens = 16;
-
-// Where work runs. CPU: its threads. CUDA (later): a stream.
-class queue {
- public:
-  queue() = default;
-  queue(const queue&) = delete;
-  queue& operator=(const queue&) = delete;
-  virtual ~queue() = default;
-  // Returns when all that was enqueued is done and visible to the host.
-  virtual void synchronize() = 0;
-};
 
 struct embed_args {
   const packed_tensor* table = nullptr;     // [local vocabulary][hidden_size]
@@ -83,16 +76,6 @@ struct write_kv_args {
   tensor_view values;  // the same
   kv_view cache;
   std::span<const std::int64_t> slots;  // per token: block * 16 + place in the block
-};
-
-// Rows of one sequence within a step: consecutive tokens at consecutive positions.
-struct sequence_rows {
-  std::int64_t first_row = 0;
-  std::int64_t rows = 0;
-  std::int64_t first_position = 0;
-  // block_table[i] is the cache block of absolute positions [16 i, 16 i + 16). Entries wholly
-  // outside the window may hold anything.
-  std::span<const std::int32_t> block_table;
 };
 
 // Causal attention over stored K and V, in absolute blocks of 16 positions, in ascending order. The

@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "kernels/device.hpp"
 #include "kernels/packed_tensor_lines.hpp"
 
 namespace troupe::kernels {
@@ -20,6 +21,12 @@ struct packed_extent {
   std::int64_t blocks = 0;
 };
 
+// What each run's length is rounded up to.
+std::int64_t run_step(const packed_shape& shape) {
+  if (shape.on != nullptr) return cuda_run_inputs;
+  return shape.type == dtype::bfloat16 ? tile_inputs : 1;
+}
+
 packed_extent extent_of(const packed_shape& shape) {
   const std::size_t runs = shape.run_ends.size();
   TROUPE_CHECK(runs <= 8 && std::has_single_bit(runs));
@@ -28,8 +35,7 @@ packed_extent extent_of(const packed_shape& shape) {
   std::int64_t begin = 0;
   for (const std::int64_t end : shape.run_ends) {
     TROUPE_CHECK(end >= begin);
-    extent.padded_inputs +=
-        shape.type == dtype::bfloat16 ? round_up(end - begin, tile_inputs) : end - begin;
+    extent.padded_inputs += round_up(end - begin, run_step(shape));
     begin = end;
   }
   return extent;
@@ -39,6 +45,9 @@ packed_extent extent_of(const packed_shape& shape) {
 
 std::size_t packed_tensor::packed_bytes(const packed_shape& shape) {
   const packed_extent extent = extent_of(shape);
+  if (shape.on != nullptr) {
+    return static_cast<std::size_t>(shape.outputs * extent.padded_inputs) * size_of(shape.type);
+  }
   return static_cast<std::size_t>(extent.blocks) * static_cast<std::size_t>(tile_outputs) *
          static_cast<std::size_t>(extent.padded_inputs) * size_of(shape.type);
 }
@@ -52,7 +61,7 @@ base::result<packed_tensor> packed_tensor::allocate(packed_shape shape) {
                           std::to_string(shape.run_ends.back()) + " cannot be addressed");
   }
   packed_tensor made;
-  TROUPE_TRY(storage, buffer::allocate(packed_bytes(shape), "weights"));
+  TROUPE_TRY(storage, allocate_on(shape.on, packed_bytes(shape), "weights"));
   made.storage_ = std::move(storage);
   made.padded_inputs_ = extent.padded_inputs;
   made.block_bytes_ =
@@ -66,6 +75,7 @@ void packed_tensor::pack(const pack_args& args) {
   TROUPE_CHECK(args.first_output + args.outputs <= shape_.outputs);
   const std::int64_t row_bytes = inputs() * static_cast<std::int64_t>(size_of(args.source));
   TROUPE_CHECK(args.rows.size() == static_cast<std::size_t>(args.outputs * row_bytes));
+  if (shape_.on != nullptr) return upload_rows(args);
   const std::int64_t end = args.first_output + args.outputs;
   for (std::int64_t output = args.first_output; output < end;) {
     const std::int64_t in_block = output % tile_outputs;
@@ -89,7 +99,35 @@ void packed_tensor::pack(const pack_args& args) {
   }
 }
 
+void packed_tensor::upload_rows(const pack_args& args) {
+  const auto element = static_cast<std::int64_t>(size_of(shape_.type));
+  const std::int64_t padded_bytes = padded_inputs_ * element;
+  const auto source = static_cast<std::int64_t>(size_of(args.source));
+  const auto fill = [&](std::span<std::byte> staging) {
+    std::byte* to = staging.data();
+    for (std::int64_t row = 0; row < args.outputs; ++row) {
+      const std::byte* from = args.rows.data() + row * inputs() * source;
+      std::int64_t begin = 0;
+      for (const std::int64_t end : shape_.run_ends) {
+        const std::int64_t padded = round_up(end - begin, cuda_run_inputs);
+        packing::copy_elements({.from = from + begin * source,
+                                .source = args.source,
+                                .type = shape_.type,
+                                .count = end - begin},
+                               to);
+        std::memset(to + (end - begin) * element, 0,
+                    static_cast<std::size_t>((padded - (end - begin)) * element));
+        to += padded * element;
+        begin = end;
+      }
+    }
+  };
+  shape_.on->upload(storage_.data() + args.first_output * padded_bytes,
+                    static_cast<std::size_t>(args.outputs * padded_bytes), fill);
+}
+
 void packed_tensor::unpack_row(std::int64_t output, std::span<float> out) const {
+  TROUPE_CHECK(shape_.on == nullptr);
   TROUPE_CHECK(output >= 0 && output < shape_.outputs);
   TROUPE_CHECK(out.size() == static_cast<std::size_t>(inputs()));
   const std::int64_t in_block = output % tile_outputs;

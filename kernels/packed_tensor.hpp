@@ -6,7 +6,10 @@
 //                         [16 input pairs][16 outputs][2], which is an AMX B tile and a row of
 //                         AVX512-BF16 operands alike. Each run is padded with zeros to 32 inputs.
 //   float32_columns_16    for each block of 16 outputs: [inputs][16 outputs].
-// Outputs are padded with zeros to 16. A run may be empty.
+//   cuda_rows             [outputs][padded inputs] in the memory of a CUDA device, each run padded
+//                         with zeros to 64 inputs: a K tile of 128 bytes of bfloat16, so that a
+//                         tile never holds two runs.
+// On the CPU outputs are padded with zeros to 16. A run may be empty.
 //
 //   TROUPE_TRY(w, packed_tensor::allocate({.outputs = 3072, .run_ends = {1024}, .type =
 //   dtype::bfloat16})); w.pack({.rows = bytes, .source = source_dtype::bfloat16, .first_output = 0,
@@ -24,18 +27,26 @@
 
 namespace troupe::kernels {
 
-enum class layout_id : std::uint16_t { bfloat16_tiles_32x16 = 1, float32_columns_16 = 2 };
+enum class layout_id : std::uint16_t {
+  bfloat16_tiles_32x16 = 1,
+  float32_columns_16 = 2,
+  cuda_rows = 3
+};
 // int8 and int4 come with their own kinds and scales per run or group.
 enum class quantisation : std::uint8_t { none };
 
 inline constexpr std::int64_t tile_outputs = 16;
-inline constexpr std::int64_t tile_inputs = 32;  // bfloat16 only
+inline constexpr std::int64_t tile_inputs = 32;  // bfloat16 on the CPU only
+inline constexpr std::int64_t cuda_run_inputs = 64;
+
+class device;  // kernels/device.hpp
 
 struct packed_shape {
   std::int64_t outputs = 0;
   std::vector<std::int64_t>
       run_ends;  // ascending; the last is the number of inputs; 1, 2, 4 or 8 runs
   dtype type = dtype::bfloat16;
+  device* on = nullptr;  // null: the CPU; borrowed, outlives the tensor
 };
 
 // Element type of rows handed to pack().
@@ -64,10 +75,11 @@ class packed_tensor {
 
   // Converts (to bfloat16 by rounding to nearest even; to float32 exactly) and lays out some rows.
   // Rows may come in any order, each once. Different rows may be packed by different threads when
-  // no block of 16 outputs is shared between them.
+  // no block of 16 outputs is shared between them. On a device the rows are there once it is
+  // settled; see device::upload.
   void pack(const pack_args& args);
 
-  // Row `output` as float32, from its tiles. Shape: out.size() == inputs().
+  // Row `output` as float32, from its tiles. On the CPU only. Shape: out.size() == inputs().
   void unpack_row(std::int64_t output, std::span<float> out) const;
 
   [[nodiscard]] std::int64_t outputs() const noexcept { return shape_.outputs; }
@@ -77,19 +89,24 @@ class packed_tensor {
   [[nodiscard]] std::span<const std::int64_t> run_ends() const noexcept { return shape_.run_ends; }
   [[nodiscard]] dtype type() const noexcept { return shape_.type; }
   [[nodiscard]] layout_id layout() const noexcept {
+    if (shape_.on != nullptr) return layout_id::cuda_rows;
     return shape_.type == dtype::bfloat16 ? layout_id::bfloat16_tiles_32x16
                                           : layout_id::float32_columns_16;
   }
   [[nodiscard]] quantisation kind() const noexcept { return quantisation::none; }
   // Inputs after padding each run: the length of one output block in elements / 16.
   [[nodiscard]] std::int64_t padded_inputs() const noexcept { return padded_inputs_; }
-  // Start of the block of 16 outputs.
+  // The rows in the device's memory: the host may not follow it.
+  [[nodiscard]] const std::byte* device_rows() const noexcept { return storage_.data(); }
+  // Start of the block of 16 outputs. On the CPU only.
   [[nodiscard]] const std::byte* block(std::int64_t output_block) const noexcept {
     return storage_.data() + output_block * block_bytes_;
   }
   [[nodiscard]] std::size_t bytes() const noexcept { return storage_.size(); }
 
  private:
+  void upload_rows(const pack_args& args);
+
   packed_shape shape_;
   std::int64_t padded_inputs_ = 0;
   std::int64_t block_bytes_ = 0;

@@ -138,6 +138,28 @@ std::byte* pack_run_as(const run_rows& run, std::byte* to) {
   return to;
 }
 
+template <class Target, class Source>
+void copy_elements_as(const std::byte* from, std::int64_t count, std::byte* to) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    Source value;
+    std::memcpy(&value, from + i * static_cast<std::int64_t>(sizeof(Source)), sizeof(Source));
+    const auto converted = convert<Target>(value);
+    std::memcpy(to + i * static_cast<std::int64_t>(sizeof(Target)), &converted, sizeof(Target));
+  }
+}
+
+template <class Target>
+void copy_elements_to(const element_run& run, std::byte* to) {
+  switch (run.source) {
+    case source_dtype::float32:
+      return copy_elements_as<Target, float>(run.from, run.count, to);
+    case source_dtype::float16:
+      return copy_elements_as<Target, float16_bits>(run.from, run.count, to);
+    case source_dtype::bfloat16:
+      return copy_elements_as<Target, bfloat16_bits>(run.from, run.count, to);
+  }
+}
+
 template <class Target>
 std::byte* pack_run_to(const run_rows& run, std::byte* to) {
   switch (run.source) {
@@ -156,6 +178,16 @@ std::byte* pack_run_to(const run_rows& run, std::byte* to) {
 std::byte* pack_run(const run_rows& run, std::byte* to) {
   return run.type == dtype::float32 ? pack_run_to<float>(run, to)
                                     : pack_run_to<bfloat16_bits>(run, to);
+}
+
+void copy_elements(const element_run& run, std::byte* to) {
+  if (run.source == source_dtype::bfloat16 && run.type == dtype::bfloat16) {
+    std::memcpy(to, run.from, static_cast<std::size_t>(run.count) * 2);
+  } else if (run.type == dtype::float32) {
+    copy_elements_to<float>(run, to);
+  } else {
+    copy_elements_to<bfloat16_bits>(run, to);
+  }
 }
 
 }  // namespace troupe::kernels::packing

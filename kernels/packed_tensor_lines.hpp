@@ -26,4 +26,13 @@ struct run_rows {
 // words alone. Returns where the next run starts.
 std::byte* pack_run(const run_rows& run, std::byte* to);
 
+// Some consecutive elements as `type`: exact, or rounded to nearest even.
+struct element_run {
+  const std::byte* from = nullptr;  // may start at any byte
+  source_dtype source = source_dtype::bfloat16;
+  dtype type = dtype::bfloat16;
+  std::int64_t count = 0;
+};
+void copy_elements(const element_run& run, std::byte* to);
+
 }  // namespace troupe::kernels::packing

@@ -39,9 +39,10 @@ struct tensor_view {
   [[nodiscard]] std::int64_t rows() const noexcept { return shape[0]; }
   [[nodiscard]] std::int64_t columns() const noexcept { return shape[1] * shape[2]; }
 
+  // Lifetime: of the memory behind. The host may follow it only on the CPU's device.
   template <class T>
   [[nodiscard]] T* row(std::int64_t index) const noexcept {
-    TROUPE_CHECK(sizeof(T) == size_of(type) && data.device == device_kind::cpu);
+    TROUPE_CHECK(sizeof(T) == size_of(type));
     return reinterpret_cast<T*>(data.address) + index * row_stride;
   }
 };

@@ -12,6 +12,7 @@
 #include "models/checkpoint_index.hpp"
 #include "models/checkpoint_names.hpp"
 #include "models/json_bounds.hpp"
+#include "models/random_weights.hpp"
 #include "models/safetensors.hpp"
 
 namespace troupe::models {
@@ -20,6 +21,7 @@ struct checkpoint::state {
   std::vector<std::filesystem::path> paths;
   std::vector<checkpoint_file> files;  // parallel to paths
   std::vector<tensor_info> tensors;    // by name
+  bool random = false;
 };
 
 namespace {
@@ -160,6 +162,24 @@ base::result<checkpoint> checkpoint::open(const model_folder& folder) {
   return result;
 }
 
+checkpoint checkpoint::random(std::vector<tensor_info> tensors) {
+  auto made = std::make_unique<state>();
+  made->random = true;
+  made->paths.emplace_back("random weights/");
+  made->tensors = std::move(tensors);
+  for (tensor_info& tensor : made->tensors) {
+    tensor.dtype = stored_dtype::bfloat16;
+    tensor.file = 0;
+    tensor.offset = 0;
+    tensor.bytes = size_of(tensor.dtype);
+    for (const std::int64_t extent : tensor.shape) {
+      tensor.bytes *= static_cast<std::uint64_t>(extent);
+    }
+  }
+  std::ranges::sort(made->tensors, {}, &tensor_info::name);
+  return checkpoint(std::move(made));
+}
+
 std::span<const tensor_info> checkpoint::tensors() const noexcept { return state_->tensors; }
 
 std::span<const std::filesystem::path> checkpoint::files() const noexcept { return state_->paths; }
@@ -198,11 +218,15 @@ base::result<std::vector<file_identity>> checkpoint::identities() const {
 
 base::result<void> checkpoint::read(const tensor_info& tensor, std::uint64_t offset,
                                     std::span<std::byte> out) const {
-  if (tensor.file >= state_->files.size() || offset > tensor.bytes ||
+  if (tensor.file >= state_->paths.size() || offset > tensor.bytes ||
       out.size() > tensor.bytes - offset) {
     return base::fail(base::error_code::out_of_range, origin,
                       fmt::format("tensor {}: {} bytes at {} asked of {}", in_quotes(tensor.name),
                                   out.size(), offset, tensor.bytes));
+  }
+  if (state_->random) {
+    fill_random_weights(tensor, offset, out);
+    return {};
   }
   const std::string what =
       fmt::format("{}: tensor {}", state_->paths[tensor.file].string(), in_quotes(tensor.name));

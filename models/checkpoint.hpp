@@ -55,6 +55,10 @@ class checkpoint {
   // file, tensor and what is wrong), data_loss (a file shorter than its header says).
   [[nodiscard]] static base::result<checkpoint> open(const model_folder& folder);
 
+  // No files: such tensors with pseudo-random contents, the same for the same name and shape
+  // wherever they are cut. `tensors`: `file`, `offset` and `bytes` are not looked at; bfloat16.
+  [[nodiscard]] static checkpoint random(std::vector<tensor_info> tensors);
+
   checkpoint(checkpoint&&) noexcept;
   checkpoint& operator=(checkpoint&&) noexcept;
   ~checkpoint();

@@ -46,6 +46,7 @@ class decoder final : public model {
 
   [[nodiscard]] const model_config& config() const noexcept override { return config_; }
   [[nodiscard]] placement where() const noexcept override { return where_; }
+  [[nodiscard]] const rope& rotary() const noexcept override { return rope_; }
 
   [[nodiscard]] base::result<void> forward(step_context& context, const step_batch& batch,
                                            const kernels::tensor_view& hidden) override {
@@ -62,7 +63,7 @@ class decoder final : public model {
     }
     TROUPE_TRY_VOID(run_layers(context, batch, x));
     if (!where_.last_stage()) {
-      context.queue.synchronize();
+      context.queue.hand_over();
       return context.pp.send(context.epoch, where_.pp_rank + 1, x_bytes);
     }
     const auto rows = static_cast<std::int64_t>(batch.logits_rows.size());
@@ -83,8 +84,7 @@ class decoder final : public model {
     using kernels::arena;
     using kernels::dtype;
     const std::int64_t hidden = config_.hidden_size;
-    const std::size_t frame = 2 * arena::bytes_of(dtype::float32, tokens, hidden) +
-                              2 * arena::bytes_of(dtype::float32, tokens, config_.head_dim);
+    const std::size_t frame = 2 * arena::bytes_of(dtype::float32, tokens, hidden);
     const std::size_t layer =
         arena::bytes_of(type_, tokens, hidden) + arena::bytes_of(dtype::float32, tokens, hidden);
     const std::size_t block = std::max(attention_block::arena_bytes(config_, where_, type_, tokens),
@@ -96,15 +96,8 @@ class decoder final : public model {
  private:
   [[nodiscard]] base::result<void> run_layers(step_context& context, const step_batch& batch,
                                               const kernels::tensor_view& x) {
-    const std::int64_t half = config_.head_dim / 2;
-    const kernels::tensor_view cos = context.arena.take(kernels::dtype::float32, x.rows(), half);
-    const kernels::tensor_view sin = context.arena.take(kernels::dtype::float32, x.rows(), half);
-    const auto elements = static_cast<std::size_t>(x.rows() * half);
-    const std::span<float> cos_values(cos.row<float>(0), elements);
-    const std::span<float> sin_values(sin.row<float>(0), elements);
-    rope_.fill(batch.positions, batch.rope_lengths, cos_values, sin_values);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-      const layer_inputs inputs{{cos_values, sin_values},
+      const layer_inputs inputs{{batch.cos, batch.sin},
                                 context.caches[i],
                                 batch.groups[group_of_layer_[first_layer_ + i]]};
       TROUPE_TRY_VOID(layers_[i]->forward(context, inputs, x));

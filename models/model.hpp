@@ -21,6 +21,7 @@
 #include "kernels/ops.hpp"
 #include "models/config.hpp"
 #include "models/placement.hpp"
+#include "models/rope.hpp"
 #include "transport/collective.hpp"
 
 namespace troupe::models {
@@ -46,10 +47,10 @@ struct kv_group_batch {
 // One step: tokens of many sequences, flattened in the order of the sequences.
 struct step_batch {
   std::span<const std::int32_t> token_ids;
-  std::span<const std::int64_t> positions;
-  std::span<const std::int64_t> rope_lengths;  // see models/rope.hpp
-  std::span<const kv_group_batch> groups;      // in the order of kv_groups(config)
-  std::span<const std::int32_t> logits_rows;   // tokens whose successor is wanted
+  std::span<const float> cos;  // of each token's rotation: [tokens][head_dim / 2], by rope::fill
+  std::span<const float> sin;
+  std::span<const kv_group_batch> groups;     // in the order of kv_groups(config)
+  std::span<const std::int32_t> logits_rows;  // tokens whose successor is wanted
 };
 
 // What a forward pass works with. Everything is borrowed for the call.
@@ -73,6 +74,8 @@ class model {
 
   [[nodiscard]] virtual const model_config& config() const noexcept = 0;
   [[nodiscard]] virtual placement where() const noexcept = 0;
+  // What makes a step's angles.
+  [[nodiscard]] virtual const rope& rotary() const noexcept = 0;
 
   // Runs this stage's layers. On the last stage `hidden` [logits_rows][hidden_size] (the model's
   // dtype) gets the normalised rows whose logits are wanted; elsewhere it is not touched.

@@ -1,6 +1,5 @@
 #include "models/vocabulary_embedding.hpp"
 
-#include <cstring>
 #include <vector>
 
 namespace troupe::models {
@@ -54,18 +53,18 @@ base::result<void> vocabulary_embedding::embed(step_context& context,
   const auto own = context.arena.take(kernels::dtype::float32, local_rows, x.columns());
   const auto all = context.arena.take(kernels::dtype::float32, x.rows(), x.columns());
   context.ops.embed(context.queue, {&table_, local_ids, own});
-  context.queue.synchronize();
+  context.queue.hand_over();
   TROUPE_TRY_VOID(context.tp.all_gather_v(context.epoch,
                                           {own.data.address, local_ids.size() * row_bytes}, counts,
                                           {all.data.address, token_ids.size() * row_bytes}));
 
-  std::vector<std::size_t> next(ranks, 0);  // bytes: where each owner's next row lies
-  for (std::size_t rank = 1; rank < ranks; ++rank) next[rank] = next[rank - 1] + counts[rank - 1];
-  for (std::size_t token = 0; token < token_ids.size(); ++token) {
-    std::size_t& from = next[static_cast<std::size_t>(owners[token])];
-    std::memcpy(x.row<float>(static_cast<std::int64_t>(token)), all.data.address + from, row_bytes);
-    from += row_bytes;
+  std::vector<std::int32_t> next(ranks, 0);  // where each owner's next row lies
+  for (std::size_t rank = 1; rank < ranks; ++rank) {
+    next[rank] = next[rank - 1] + static_cast<std::int32_t>(counts[rank - 1] / row_bytes);
   }
+  std::vector<std::int32_t> row_of_token;
+  for (const int owner : owners) row_of_token.push_back(next[static_cast<std::size_t>(owner)]++);
+  context.ops.gather_rows(context.queue, {all, row_of_token, x});
   return {};
 }
 

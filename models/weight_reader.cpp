@@ -63,13 +63,17 @@ float widen(const std::byte* from, stored_dtype type) noexcept {
 }  // namespace
 
 weight_reader::weight_reader(weight_reader_options options) : options_(std::move(options)) {
-  TROUPE_CHECK(options_.files != nullptr);
+  TROUPE_CHECK(options_.files != nullptr || (options_.plan_only && options_.asked != nullptr));
   TROUPE_CHECK(options_.plan_only || options_.pool != nullptr);
   if (options_.pool != nullptr) staging_.resize(static_cast<std::size_t>(options_.pool->threads()));
 }
 
 base::result<const tensor_info*> weight_reader::checked(
     const std::string& name, const std::vector<std::int64_t>& shape) const {
+  if (options_.files == nullptr) {
+    options_.asked->push_back({.name = name, .shape = shape});
+    return nullptr;
+  }
   TROUPE_TRY(found, options_.files->find(name));
   if (found->shape != shape) {
     return base::fail(base::error_code::invalid_argument, "models",
@@ -106,7 +110,8 @@ void weight_reader::tick(std::uint64_t bytes) noexcept {
 
 base::result<kernels::packed_tensor> weight_reader::matrix(const std::vector<matrix_part>& parts,
                                                            std::vector<std::int64_t> run_ends) {
-  kernels::packed_shape shape{.outputs = 0, .run_ends = std::move(run_ends), .type = options_.type};
+  kernels::packed_shape shape{
+      .outputs = 0, .run_ends = std::move(run_ends), .type = options_.type, .on = options_.on};
   for (const matrix_part& part : parts) {
     TROUPE_CHECK(part.inputs.size() == shape.run_ends.back());
     TROUPE_TRY_VOID(checked(part.name, {part.all_outputs, part.all_inputs}));
@@ -183,10 +188,10 @@ base::result<std::vector<float>> weight_reader::vector(const std::vector<vector_
   std::vector<float> values;
   for (const vector_part& part : parts) {
     TROUPE_TRY(tensor, checked(part.name, {part.all_elements}));
-    const std::size_t element = size_of(tensor->dtype);
     const auto elements = static_cast<std::size_t>(part.elements.size());
     count(elements * sizeof(float));
     if (!options_.plan_only) {
+      const std::size_t element = size_of(tensor->dtype);
       std::vector<std::byte> bytes(elements * element);
       const auto offset = static_cast<std::uint64_t>(part.elements.begin) * element;
       TROUPE_TRY_VOID(options_.files->read(*tensor, offset, bytes));

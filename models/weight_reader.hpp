@@ -43,6 +43,7 @@ struct weight_reader_options {
   const checkpoint* files = nullptr;  // borrowed; outlives the reader
   kernels::dtype type = kernels::dtype::bfloat16;
   kernels::thread_pool* pool = nullptr;  // borrowed; nullptr only with plan_only
+  kernels::device* on = nullptr;         // where matrices go; null: the CPU. Borrowed
   bool plan_only = false;
   // Called after each tensor with the packed bytes so far, on the thread that loads.
   std::function<void(std::uint64_t bytes)> progress;
@@ -50,6 +51,8 @@ struct weight_reader_options {
   // Called after each part is packed (with plan_only: counted), on the thread that loads; elements
   // of a vector are columns of its one row. An error ends the load.
   std::function<base::result<void>(const matrix_part& part)> after_part = {};
+  // With plan_only and no files: every tensor is taken to be there, and is noted here.
+  std::vector<tensor_info>* asked = nullptr;
 };
 
 class weight_reader {
@@ -73,6 +76,7 @@ class weight_reader {
   [[nodiscard]] kernels::dtype type() const noexcept { return options_.type; }
 
  private:
+  // Null without files.
   [[nodiscard]] base::result<const tensor_info*> checked(
       const std::string& name, const std::vector<std::int64_t>& shape) const;
   [[nodiscard]] base::result<void> pack_part(const matrix_part& part, std::int64_t first_output,

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <utility>
 
 #include "base/clock.hpp"
@@ -43,7 +44,10 @@ class rank_host::driven_epoch final : public engine::executor {
 
   base::result<engine::step_result> run(const engine::step_plan& plan) override {
     auto result = ranks_->run(plan);
-    if (!result) reason_ = result.error().message;
+    if (!result) {
+      reason_ = result.error().message;
+      host_.end_if_device_failed(result.error());
+    }
     return result;
   }
   base::epoch_id epoch() const noexcept override { return epoch_; }
@@ -241,6 +245,7 @@ void rank_host::run_loop(base::epoch_id epoch) {
     const auto outcome = engine::follow_plans(*worker_, *world, options_.shape, epoch);
     worker_->leave();
     reason = outcome ? "the leader sends no more plans" : outcome.error().message;
+    if (!outcome) end_if_device_failed(outcome.error());
   }
   closed(epoch, worker::loop_ended{epoch, reason});
 }
@@ -281,6 +286,14 @@ void rank_host::abort_plane(const worker::abort_plane& order) {
 void rank_host::abort() noexcept {
   const std::scoped_lock lock(mutex_);
   if (member_ && member_->plane) member_->plane->abort();
+}
+
+// A device that failed in a step fails in every later one, for as long as the process lives. So the
+// process ends as if it had been killed, and the supervisor starts the rank again.
+void rank_host::end_if_device_failed(const base::error& cause) {
+  if (options_.engine.device == nullptr || cause.code != base::error_code::internal) return;
+  log_.error("the device failed, the rank is to be started anew: " + cause.message);
+  std::_Exit(EXIT_FAILURE);
 }
 
 // The epoch is over for this rank: its plane goes, then the machine hears of it.

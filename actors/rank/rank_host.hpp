@@ -87,6 +87,7 @@ class rank_host final : public worker_host {
   void run_connect(const worker::connect_plane& order);
   void run_loop(base::epoch_id epoch);
   void closed(base::epoch_id epoch, worker::event completion);
+  void end_if_device_failed(const base::error& cause);
   [[nodiscard]] std::shared_ptr<transport::data_plane> plane_of(base::epoch_id epoch) const;
 
   rank_host_options options_;

@@ -42,7 +42,7 @@ class prenorm_layer final : public decoder_layer {
                                                          const kernels::tensor_view& partial,
                                                          std::span<const float> bias,
                                                          const kernels::tensor_view& x) {
-    context.queue.synchronize();
+    context.queue.hand_over();
     TROUPE_TRY_VOID(context.tp.all_reduce_sum(
         context.epoch,
         {partial.row<float>(0), static_cast<std::size_t>(partial.rows() * partial.columns())}));

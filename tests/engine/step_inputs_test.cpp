@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace troupe::engine {
 namespace {
 
@@ -19,15 +21,47 @@ planned_rows rows_of(std::int64_t first_position, std::vector<std::int32_t> toke
   return rows;
 }
 
+models::rope rope_of_two_angles() {
+  models::model_config config;
+  config.head_dim = 4;
+  config.max_position_embeddings = 4096;
+  return models::rope::make(config).value();
+}
+
+// The inputs of a plan and all they borrow.
+class laid_out {
+ public:
+  laid_out(const step_plan& plan, std::size_t groups)
+      : laid_out(plan, step_shape::of(plan, groups)) {}
+  laid_out(const step_plan& plan, const step_shape& shape,
+           std::optional<std::int32_t> padding_block = {})
+      : rope_(rope_of_two_angles()),
+        angles_(rope_),
+        memory_(step_inputs::bytes(shape, angles_.half())),
+        inputs_(plan, shape, angles_, memory_, padding_block) {}
+
+  const step_inputs* operator->() const { return &inputs_; }
+
+ private:
+  models::rope rope_;
+  angle_table angles_;
+  std::vector<std::byte> memory_;
+  step_inputs inputs_;
+};
+
 TEST(StepInputs, FlattensSequencesInThePlansOrder) {
   step_plan plan;
   plan.sequences.push_back(rows_of(0, {5, 6, 7}, {{3}}));
   plan.sequences.push_back(rows_of(17, {8}, {{9, 4}}));
   plan.sequences[1].sample = sample_request{};
-  const step_inputs inputs(plan, 1);
-  const models::step_batch& batch = inputs.batch();
+  const laid_out inputs(plan, 1);
+  const models::step_batch& batch = inputs->batch();
   EXPECT_THAT(batch.token_ids, ElementsAre(5, 6, 7, 8));
-  EXPECT_THAT(batch.positions, ElementsAre(0, 1, 2, 17));
+  EXPECT_THAT(inputs->positions(), ElementsAre(0, 1, 2, 17));
+  // Two angles a token, turned by the position: the first frequency is 1.
+  ASSERT_EQ(batch.cos.size(), 8U);
+  EXPECT_EQ(batch.cos[6], std::cos(17.0F));
+  EXPECT_EQ(batch.sin[6], std::sin(17.0F));
   ASSERT_EQ(batch.groups.size(), 1U);
   EXPECT_THAT(batch.groups[0].slots, ElementsAre(3 * 16, 3 * 16 + 1, 3 * 16 + 2, 4 * 16 + 1));
   ASSERT_EQ(batch.groups[0].sequences.size(), 2U);
@@ -46,25 +80,25 @@ TEST(StepInputs, WantsTheSuccessorOfTheLastRowOfASequenceThatIsSampled) {
   plan.sequences.push_back(rows_of(4, {1}, {{2}}));
   plan.sequences[1].sample = sample_request{};
   plan.sequences[2].sample = sample_request{};
-  EXPECT_THAT(step_inputs(plan, 1).batch().logits_rows, ElementsAre(4, 5));
+  EXPECT_THAT(laid_out(plan, 1)->batch().logits_rows, ElementsAre(4, 5));
   plan.sequences[1].sample.reset();
   plan.sequences[2].sample.reset();
-  EXPECT_THAT(step_inputs(plan, 1).batch().logits_rows, IsEmpty());
+  EXPECT_THAT(laid_out(plan, 1)->batch().logits_rows, IsEmpty());
 }
 
 TEST(StepInputs, EveryGroupHasItsOwnSlots) {
   step_plan plan;
   plan.sequences.push_back(rows_of(15, {5, 6}, {{0, 1}, {-1 + 8, 2}}));
-  const step_inputs inputs(plan, 2);
-  EXPECT_THAT(inputs.batch().groups[0].slots, ElementsAre(15, 16));
-  EXPECT_THAT(inputs.batch().groups[1].slots, ElementsAre(7 * 16 + 15, 2 * 16));
+  const laid_out inputs(plan, 2);
+  EXPECT_THAT(inputs->batch().groups[0].slots, ElementsAre(15, 16));
+  EXPECT_THAT(inputs->batch().groups[1].slots, ElementsAre(7 * 16 + 15, 2 * 16));
 }
 
 TEST(StepInputs, BlocksOutOfTheWindowMayBeMissingWhereNothingIsWritten) {
   step_plan plan;
   plan.sequences.push_back(rows_of(32, {5}, {{-1, -1, 6}}));
-  const step_inputs inputs(plan, 1);
-  EXPECT_THAT(inputs.batch().groups[0].slots, ElementsAre(6 * 16));
+  const laid_out inputs(plan, 1);
+  EXPECT_THAT(inputs->batch().groups[0].slots, ElementsAre(6 * 16));
 }
 
 TEST(StepInputs, APromptTurnsByItsWholeLengthAndEachLaterTokenByItsOwn) {
@@ -72,17 +106,61 @@ TEST(StepInputs, APromptTurnsByItsWholeLengthAndEachLaterTokenByItsOwn) {
   step_plan plan;
   plan.sequences.push_back(rows_of(8, {1, 2, 3, 4}, {{0}}));
   plan.sequences[0].prompt_length = 10;
-  EXPECT_THAT(step_inputs(plan, 1).batch().rope_lengths, ElementsAre(10, 10, 11, 12));
+  EXPECT_THAT(laid_out(plan, 1)->rope_lengths(), ElementsAre(10, 10, 11, 12));
+}
+
+TEST(StepInputs, PaddedSequencesTouchTheirOwnBlockOnly) {
+  step_plan plan;
+  plan.sequences.push_back(rows_of(17, {8}, {{9, 4}}));
+  plan.sequences[0].sample = sample_request{.row = {.temperature = 1.0F, .seed = 7}};
+  const step_shape shape = step_shape::of(plan, 1).padded(3, 8);
+  const laid_out inputs(plan, shape, 99);
+  const models::step_batch& batch = inputs->batch();
+  EXPECT_THAT(batch.token_ids, ElementsAre(8, 0, 0));
+  EXPECT_THAT(inputs->positions(), ElementsAre(17, 0, 0));
+  EXPECT_THAT(batch.groups[0].slots, ElementsAre(4 * 16 + 1, 99 * 16, 99 * 16));
+  EXPECT_THAT(batch.groups[0].sequences[0].block_table, ElementsAre(9, 4, 99, 99, 99, 99, 99, 99));
+  EXPECT_THAT(batch.groups[0].sequences[2].block_table, testing::Each(99));
+  EXPECT_THAT(batch.logits_rows, ElementsAre(0, 1, 2));
+  ASSERT_EQ(inputs->sampling().size(), 3U);
+  EXPECT_EQ(inputs->sampling()[0].seed, 7U);
+  EXPECT_EQ(inputs->sampling()[1].temperature, 0.0F);
+}
+
+TEST(StepInputs, EqualShapesHaveEqualLayouts) {
+  step_plan plan;
+  plan.sequences.push_back(rows_of(17, {8}, {{9, 4}}));
+  plan.sequences[0].sample = sample_request{};
+  const step_shape shape = step_shape::of(plan, 1).padded(2, 8);
+  const laid_out one(plan, shape, 7);
+  plan.sequences.push_back(rows_of(40, {3}, {{1, 2, 3}}));
+  plan.sequences[1].sample = sample_request{};
+  ASSERT_EQ(step_shape::of(plan, 1).padded(2, 8), shape);
+  const laid_out two(plan, shape, 7);
+  const auto places = [](const laid_out& of) {
+    const models::step_batch& batch = of->batch();
+    const auto* const begin = reinterpret_cast<const std::byte*>(batch.token_ids.data());
+    std::vector<std::ptrdiff_t> offsets;
+    for (const void* part : std::initializer_list<const void*>{
+             batch.cos.data(), batch.sin.data(), batch.logits_rows.data(), of->sampling().data(),
+             batch.groups[0].slots.data(), batch.groups[0].sequences.data(),
+             batch.groups[0].sequences[0].block_table.data(),
+             batch.groups[0].sequences[1].block_table.data()}) {
+      offsets.push_back(static_cast<const std::byte*>(part) - begin);
+    }
+    return offsets;
+  };
+  EXPECT_EQ(places(one), places(two));
 }
 
 TEST(StepInputsDeathTest, RefusesToWriteWhereThereIsNoBlock) {
   step_plan plan;
   plan.sequences.push_back(rows_of(16, {5}, {{0}}));
-  EXPECT_DEATH(step_inputs(plan, 1), "table");
+  EXPECT_DEATH(laid_out(plan, 1), "table");
   plan.sequences[0].block_tables = {{0, -1}};
-  EXPECT_DEATH(step_inputs(plan, 1), "table");
+  EXPECT_DEATH(laid_out(plan, 1), "table");
   plan.sequences[0].block_tables = {};
-  EXPECT_DEATH(step_inputs(plan, 1), "groups");
+  EXPECT_DEATH(laid_out(plan, 1), "groups");
 }
 
 }  // namespace

@@ -42,6 +42,17 @@ TEST(Numerics, FasterPathsComeFirstAndImplyTheSlower) {
   EXPECT_TRUE(!has(instruction_path::avx512_bf16) || has(instruction_path::avx512));
 }
 
+TEST(Numerics, PathsOfAGpuAreNoneOfTheCpus) {
+  for (const auto path :
+       {instruction_path::cuda_sm80, instruction_path::cuda_sm90, instruction_path::cuda_sm100}) {
+    EXPECT_TRUE(on_cuda(path));
+    EXPECT_EQ(parse_instruction_path(to_string(path)), path);
+    for (const auto of_cpu : supported_paths(dtype::bfloat16)) EXPECT_NE(of_cpu, path);
+    EXPECT_FALSE(make_cpu_ops(path).has_value());
+  }
+  EXPECT_FALSE(on_cuda(instruction_path::avx2));
+}
+
 TEST(Numerics, Float32HasNoPathOfItsOwnOnBfloat16Instructions) {
   for (const instruction_path path : supported_paths(dtype::float32)) {
     EXPECT_TRUE(path == instruction_path::avx512 || path == instruction_path::avx2);
