@@ -10,7 +10,9 @@
 // u.
 #pragma once
 
+#include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/vocabulary/vocabulary_types.hpp"
@@ -35,9 +37,11 @@ struct gumbel_constants {
 };
 
 // log(2^exponent (1 + f)) for f in the polynomial's range.
-[[nodiscard]] inline float log_from_parts(float f, std::int32_t exponent) noexcept {
-  float p = gumbel_constants::log_polynomial[0];
-  for (int i = 1; i < 8; ++i) p = p * f + gumbel_constants::log_polynomial[i];
+[[nodiscard]] constexpr float log_from_parts(float f, std::int32_t exponent) noexcept {
+  // A local copy: device code cannot take the address of a member.
+  constexpr auto polynomial = std::to_array(gumbel_constants::log_polynomial);
+  float p = polynomial[0];
+  for (std::size_t i = 1; i < polynomial.size(); ++i) p = p * f + polynomial[i];
   const float square = f * f;
   const auto e = static_cast<float>(exponent);
   float y = square * f * p;
@@ -50,7 +54,7 @@ struct log_parts {
   float f = 0.0F;  // value = 2^exponent (1 + f), sqrt(1/2) <= 1 + f < sqrt(2); exact
   std::int32_t exponent = 0;
 };
-[[nodiscard]] inline log_parts split_for_log(float value) noexcept {
+[[nodiscard]] constexpr log_parts split_for_log(float value) noexcept {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const auto above = static_cast<std::int32_t>(bits - gumbel_constants::root_half_bits);
   const std::int32_t exponent = above >> 23;
@@ -59,7 +63,7 @@ struct log_parts {
 }
 
 // Range: any 32 bits; the lower two are not used.
-[[nodiscard]] inline float gumbel_from_bits(std::uint32_t bits) noexcept {
+[[nodiscard]] constexpr float gumbel_from_bits(std::uint32_t bits) noexcept {
   const auto odd = static_cast<std::int32_t>((bits >> 2) * 2U + 1U);
   const std::int32_t complement =
       static_cast<std::int32_t>(0x80000000U - static_cast<std::uint32_t>(odd));

@@ -17,14 +17,19 @@ struct philox_constants {
 // table 2.
 [[nodiscard]] constexpr std::array<std::uint32_t, 4> philox4x32_10(
     std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) noexcept {
+  // Local copies: device code cannot take the address of a member.
+  constexpr std::uint64_t first = philox_constants::multiplier[0];
+  constexpr std::uint64_t second = philox_constants::multiplier[1];
+  constexpr std::uint32_t first_step = philox_constants::key_step[0];
+  constexpr std::uint32_t second_step = philox_constants::key_step[1];
   for (int round = 0; round < philox_constants::rounds; ++round) {
-    const std::uint64_t a = std::uint64_t{philox_constants::multiplier[0]} * counter[0];
-    const std::uint64_t b = std::uint64_t{philox_constants::multiplier[1]} * counter[2];
+    const std::uint64_t a = first * counter[0];
+    const std::uint64_t b = second * counter[2];
     counter = {
         static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(b),
         static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(a)};
-    key[0] += philox_constants::key_step[0];
-    key[1] += philox_constants::key_step[1];
+    key[0] += first_step;
+    key[1] += second_step;
   }
   return counter;
 }

@@ -142,7 +142,7 @@ def check_file(file, tree):
 def own_header_first(tree):
     """foo.cpp includes foo.hpp first, which proves that foo.hpp compiles alone."""
     for file in tree.cpp:
-        own = re.sub(r"\.(cpp|cu)$", ".hpp", file.path)
+        own = re.sub(r"\.cu$", ".cuh", re.sub(r"\.cpp$", ".hpp", file.path))
         if own == file.path or own not in tree.by_path:
             continue
         first = file.includes[0] if file.includes else (1, "nothing", True)

@@ -1,0 +1,124 @@
+// Attention of a real layer on CUDA: share of the copy bandwidth for one row, rate for many.
+#include <cstdio>
+#include <vector>
+
+#include "kernels/attention/attention.cuh"
+#include "kernels/cuda/bench_timer.cuh"
+
+namespace troupe::kernels::cuda {
+namespace {
+
+constexpr int heads = 32;
+constexpr int kv_heads = 8;
+constexpr int head_dim = 128;
+
+struct attention_memory {
+  std::vector<void*> all;
+  template <class T>
+  T* take(std::size_t count, int byte) {
+    void* memory = nullptr;
+    cudaMalloc(&memory, count * sizeof(T));
+    cudaMemset(memory, byte, count * sizeof(T));
+    all.push_back(memory);
+    return static_cast<T*>(memory);
+  }
+  template <class T>
+  T* copy(const std::vector<T>& host) {
+    T* const device = take<T>(host.size(), 0);
+    cudaMemcpy(device, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice);
+    return device;
+  }
+  ~attention_memory() {
+    for (void* const memory : all) cudaFree(memory);
+  }
+};
+
+// The tables that a launch uploads: kept for the next launch, which has the same.
+struct uploads {
+  attention_memory* memory;
+  const void* table = nullptr;
+};
+
+double attention_us(cudaStream_t stream, std::int64_t sequences, std::int64_t first,
+                    std::int64_t rows) {
+  attention_memory memory;
+  const std::int64_t positions = first + rows;
+  const std::int64_t blocks_each = (positions + 15) / 16;
+  const std::int64_t blocks = blocks_each * sequences;
+  std::vector<std::int32_t> table;
+  for (std::int64_t i = 0; i < blocks; ++i) table.push_back(static_cast<std::int32_t>(i));
+  const std::int32_t* const tables = memory.copy(table);
+  std::vector<device_sequence> described;
+  std::vector<sequence_shape> shapes;
+  for (std::int64_t i = 0; i < sequences; ++i) {
+    described.push_back({i * rows, rows, first, tables + i * blocks_each, blocks_each});
+    shapes.push_back({rows, positions});
+  }
+  std::vector<std::int32_t> kv_head_of;
+  for (int head = 0; head < heads; ++head) kv_head_of.push_back(head * kv_heads / heads);
+  const auto cache_elements = static_cast<std::size_t>(blocks * 16 * kv_heads * head_dim);
+  const auto tokens = static_cast<std::size_t>(sequences * rows);
+  const std::size_t work = attention_workspace_bytes(sequences, positions, heads, head_dim);
+  uploads kept{&memory};
+  const attention_launch what{
+      .query = memory.take<float>(tokens * heads * head_dim, 0x3C),
+      .query_stride = heads * head_dim,
+      .keys = memory.take<bfloat16>(cache_elements, 0x3C),
+      .values = memory.take<bfloat16>(cache_elements, 0x3C),
+      .blocks = blocks,
+      .kv_heads = kv_heads,
+      .head_dim = head_dim,
+      .heads = heads,
+      .kv_head_of = memory.copy(kv_head_of),
+      .host_kv_head_of = kv_head_of.data(),
+      .sequences = memory.copy(described),
+      .shapes = shapes.data(),
+      .sequence_count = sequences,
+      .scale = 0.088F,
+      .output = memory.take<bfloat16>(tokens * heads * head_dim, 0),
+      .output_stride = heads * head_dim,
+      .workspace = memory.take<std::byte>(work, 0),
+      .workspace_bytes = work,
+      .upload =
+          [](void* state, const void* host, std::size_t bytes) {
+            auto& mine = *static_cast<uploads*>(state);
+            if (mine.table == nullptr) {
+              const auto* const begin = static_cast<const std::byte*>(host);
+              mine.table = mine.memory->copy(std::vector<std::byte>(begin, begin + bytes));
+            }
+            return mine.table;
+          },
+      .upload_state = &kept};
+  cudaDeviceSynchronize();
+  return median_us(stream, 9, 4, [&](int) {
+    const cudaError_t code = attention(stream, what);
+    if (code != cudaSuccess) std::printf("launch failed: %s\n", cudaGetErrorString(code));
+  });
+}
+
+}  // namespace
+
+void bench_attention(cudaStream_t stream, double copy_gbytes) {
+  std::printf("%-18s %6s %9s %10s %10s %8s\n", "attention, 1 row", "seqs", "positions", "us",
+              "GB/s", "of copy");
+  for (const std::int64_t sequences : {1, 16, 64}) {
+    for (const std::int64_t positions : {512, 4096, 32'768}) {
+      const double us = attention_us(stream, sequences, positions - 1, 1);
+      const double gbytes =
+          static_cast<double>(sequences * positions * kv_heads * head_dim) * 4 / us * 1e-3;
+      std::printf("%-18s %6lld %9lld %10.1f %10.0f %7.0f%%\n", "32/8 heads of 128",
+                  static_cast<long long>(sequences), static_cast<long long>(positions), us, gbytes,
+                  100 * gbytes / copy_gbytes);
+    }
+  }
+  std::printf("%-18s %6s %10s %10s\n", "attention, causal", "rows", "us", "TFLOP/s");
+  for (const std::int64_t rows : {512, 2048, 8192}) {
+    const double us = attention_us(stream, 1, 0, rows);
+    const double tflops = 2.0 * static_cast<double>(rows * rows) * heads * head_dim / us *
+                          1e-6;  // half of the square
+    std::printf("%-18s %6lld %10.1f %10.1f\n", "32/8 heads of 128", static_cast<long long>(rows),
+                us, tflops);
+  }
+}
+
+}  // namespace troupe::kernels::cuda

@@ -1,0 +1,200 @@
+// One warp's arithmetic: 16 query rows against tiles of 64 positions that lie in shared memory. The
+// same code in every attention kernel, so that a query has the same bits in all of them.
+#pragma once
+
+#include "kernels/attention/attention.cuh"
+
+namespace troupe::kernels::cuda {
+
+inline constexpr int attention_tile_positions = 64;
+
+// Elements from row to row of a K or V tile: 16 bytes more than a row has, so that the eight rows
+// of one matrix load lie in different banks.
+template <int HeadDim>
+inline constexpr int attention_pitch = HeadDim + 8;
+
+__device__ __forceinline__ void load_matrices(std::uint32_t (&r)[4], const bfloat16* at) {
+  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(at));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address));
+}
+
+__device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&r)[4],
+                                                         const bfloat16* at) {
+  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(at));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address));
+}
+
+__device__ __forceinline__ void attention_mma(float (&d)[4], const std::uint32_t (&a)[4],
+                                              std::uint32_t b0, std::uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ std::uint32_t pack_pair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
+__device__ __forceinline__ float quad_max(float value) {
+  value = fmaxf(value, __shfl_xor_sync(0xFFFFFFFFU, value, 1));
+  return fmaxf(value, __shfl_xor_sync(0xFFFFFFFFU, value, 2));
+}
+__device__ __forceinline__ float quad_sum(float value) {
+  value = __fadd_rn(value, __shfl_xor_sync(0xFFFFFFFFU, value, 1));
+  return __fadd_rn(value, __shfl_xor_sync(0xFFFFFFFFU, value, 2));
+}
+
+// Sums over some positions for the two rows that a lane holds (l/4 and l/4 + 8): of exp2(s -
+// maximum) and of that times V.
+template <int HeadDim>
+struct attention_sums {
+  float maximum[2];
+  float weight[2];
+  float out[HeadDim / 8][4];
+
+  __device__ __forceinline__ void clear() {
+    maximum[0] = maximum[1] = -INFINITY;
+    weight[0] = weight[1] = 0.0F;
+#pragma unroll
+    for (int i = 0; i < HeadDim / 8; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) out[i][j] = 0.0F;
+    }
+  }
+};
+
+// What the two rows of a lane may see: positions [first, last].
+struct visible_range {
+  std::int64_t first[2];
+  std::int64_t last[2];
+};
+
+// exp2 of a half's scores relative to their maximum, in place, and their sum over the row.
+template <int Columns>
+__device__ __forceinline__ void weigh(float (&scores)[Columns][4], int half, float& maximum,
+                                      float& weight) {
+  float largest = -INFINITY;
+#pragma unroll
+  for (int j = 0; j < Columns; ++j) {
+    largest = fmaxf(largest, fmaxf(scores[j][half * 2], scores[j][half * 2 + 1]));
+  }
+  largest = quad_max(largest);
+  // Nothing is seen: any finite reference gives weights of zero.
+  const float reference = largest == -INFINITY ? 0.0F : largest;
+  float sum = 0.0F;
+#pragma unroll
+  for (int j = 0; j < Columns; ++j) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      float& score = scores[j][half * 2 + k];
+      score = exp2f(__fsub_rn(score, reference));
+      sum = __fadd_rn(sum, score);
+    }
+  }
+  maximum = largest;
+  weight = quad_sum(sum);
+}
+
+// The sums of one tile alone. Shape: query A fragments of HeadDim / 16 steps; keys, values
+// [64][pitch].
+template <int HeadDim>
+__device__ __forceinline__ void attend_tile(attention_sums<HeadDim>& sums,
+                                            const std::uint32_t (&query)[HeadDim / 16][4],
+                                            const bfloat16* keys, const bfloat16* values,
+                                            std::int64_t tile_position, const visible_range& seen,
+                                            float scale_log2) {
+  constexpr int pitch = attention_pitch<HeadDim>;
+  constexpr int column_tiles = attention_tile_positions / 8;
+  const int lane = static_cast<int>(threadIdx.x) % warp_threads;
+  float scores[column_tiles][4];
+#pragma unroll
+  for (int j = 0; j < column_tiles; ++j) {
+    float(&d)[4] = scores[j];
+    d[0] = d[1] = d[2] = d[3] = 0.0F;
+    // Lane l names the row of matrix l/8 that it addresses: 8 positions, 8 dimensions each.
+    const bfloat16* const row = keys + (j * 8 + lane % 8) * pitch + lane / 8 * 8;
+#pragma unroll
+    for (int step = 0; step < HeadDim / 16; step += 2) {
+      std::uint32_t b[4];
+      load_matrices(b, row + step * 16);
+      attention_mma(d, query[step], b[0], b[1]);
+      attention_mma(d, query[step + 1], b[2], b[3]);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const std::int64_t position = tile_position + j * 8 + lane % 4 * 2 + i % 2;
+      const bool visible = position >= seen.first[i / 2] && position <= seen.last[i / 2];
+      d[i] = visible ? __fmul_rn(d[i], scale_log2) : -INFINITY;
+    }
+  }
+  weigh(scores, 0, sums.maximum[0], sums.weight[0]);
+  weigh(scores, 1, sums.maximum[1], sums.weight[1]);
+#pragma unroll
+  for (int i = 0; i < HeadDim / 8; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) sums.out[i][j] = 0.0F;
+  }
+#pragma unroll
+  for (int step = 0; step < attention_tile_positions / 16; ++step) {
+    const float(&left)[4] = scores[2 * step];
+    const float(&right)[4] = scores[2 * step + 1];
+    const std::uint32_t a[4] = {pack_pair(left[0], left[1]), pack_pair(left[2], left[3]),
+                                pack_pair(right[0], right[1]), pack_pair(right[2], right[3])};
+    // Matrices: positions 0-7 and 8-15 of the step by dimensions 0-7, then by dimensions 8-15.
+    const bfloat16* const row =
+        values + (step * 16 + lane / 8 % 2 * 8 + lane % 8) * pitch + lane / 16 * 8;
+#pragma unroll
+    for (int i = 0; i < HeadDim / 8; i += 2) {
+      std::uint32_t b[4];
+      load_matrices_transposed(b, row + i * 8);
+      attention_mma(sums.out[i], a, b[0], b[1]);
+      attention_mma(sums.out[i + 1], a, b[2], b[3]);
+    }
+  }
+}
+
+// How two sums over disjoint positions become one; `later` stands right.
+struct attention_merge {
+  float maximum;
+  float left;  // factors of the two
+  float right;
+};
+__device__ __forceinline__ attention_merge merge_of(float earlier, float later) {
+  attention_merge merge{fmaxf(earlier, later), 1.0F, 0.0F};
+  if (later == -INFINITY) return merge;  // nothing was seen there
+  merge.left = exp2f(__fsub_rn(earlier, merge.maximum));
+  merge.right = exp2f(__fsub_rn(later, merge.maximum));
+  return merge;
+}
+__device__ __forceinline__ float merged(const attention_merge& merge, float earlier, float later) {
+  // + 0: a zero loses its sign, so that joining a tile to nothing changes no bit.
+  return __fmaf_rn(__fadd_rn(later, 0.0F), merge.right, __fmul_rn(earlier, merge.left));
+}
+
+// The next tile joins those before it.
+template <int HeadDim>
+__device__ __forceinline__ void join_tile(attention_sums<HeadDim>& total,
+                                          const attention_sums<HeadDim>& tile) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const attention_merge merge = merge_of(total.maximum[half], tile.maximum[half]);
+    total.maximum[half] = merge.maximum;
+    total.weight[half] = merged(merge, total.weight[half], tile.weight[half]);
+#pragma unroll
+    for (int i = 0; i < HeadDim / 8; ++i) {
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        float& sum = total.out[i][half * 2 + k];
+        sum = merged(merge, sum, tile.out[i][half * 2 + k]);
+      }
+    }
+  }
+}
+
+}  // namespace troupe::kernels::cuda

@@ -1,0 +1,36 @@
+// Benchmarks of the CUDA kernels, against the device's own copy.
+//   kernels_cuda_bench [matmul] [attention]      (default: all)
+#include <cstdio>
+#include <cstring>
+
+#include "kernels/cuda/bench_timer.cuh"
+
+namespace troupe::kernels::cuda {
+void bench_matmul(cudaStream_t stream, double copy_gbytes);
+void bench_attention(cudaStream_t stream, double copy_gbytes);
+}  // namespace troupe::kernels::cuda
+
+int main(int count, char** arguments) {
+  using namespace troupe::kernels::cuda;
+  const auto wanted = [&](const char* name) {
+    for (int i = 1; i < count; ++i) {
+      if (std::strcmp(arguments[i], name) == 0) return true;
+    }
+    return count == 1;
+  };
+  cudaDeviceProp properties{};
+  if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess) {
+    std::fprintf(stderr, "kernels_cuda_bench: no CUDA device\n");
+    return 1;
+  }
+  cudaStream_t stream = nullptr;
+  cudaStreamCreate(&stream);
+  const double copy = copy_gbytes_per_s(stream);
+  std::printf("%s: copy %.0f GB/s (read plus written)\n", properties.name, copy);
+  if (wanted("matmul")) bench_matmul(stream, copy);
+  if (wanted("attention")) bench_attention(stream, copy);
+  const cudaError_t code = cudaDeviceSynchronize();
+  if (code != cudaSuccess)
+    std::fprintf(stderr, "kernels_cuda_bench: %s\n", cudaGetErrorString(code));
+  return code == cudaSuccess ? 0 : 1;
+}

@@ -1,0 +1,67 @@
+// Matrix products on CUDA: launches only, over device pointers. cuda_ops (kernels/cuda) maps ops
+// onto them.
+//
+// Arithmetic (part of the contract), bfloat16: a run's inputs are cut into segments of 256; a
+// segment is a chain of tensor-core steps (mma.m16n8k16) from zero, two for each 32 inputs in
+// ascending order, the first with inputs 8t .. 8t+3, the second with 8t+4 .. 8t+7 for t = 0 .. 3
+// (so that a lane's operands are 16 bytes in a row); segments are added in ascending order to zero;
+// the runs' sums as
+// ((0+1)+(2+3))+((4+5)+(6+7)) (1, 2, 4 or 8 runs); then the bias. float32 weights, or operands that
+// do not start at multiples of 16 bytes: lane-strided fused multiply-adds and a tree over the warp.
+// The same bits for every number of rows, whichever kernel is chosen for it.
+#pragma once
+
+#include "kernels/cuda/launch.cuh"
+
+namespace troupe::kernels::cuda {
+
+inline constexpr int matmul_runs_max = 8;
+inline constexpr int matmul_k_tile = 64;  // inputs: a run is padded with zeros to a multiple of it
+inline constexpr int matmul_segment = 256;  // inputs of one chain
+
+// One weight matrix in device memory: bfloat16 or float32 [outputs][padded_inputs], row-major; each
+// run starts at a multiple of matmul_k_tile, zeros behind its last input.
+struct matmul_weights {
+  const void* data = nullptr;
+  bool is_bfloat16 = true;
+  std::int64_t outputs = 0;
+  std::int64_t inputs = 0;
+  std::int64_t padded_inputs = 0;
+  int runs = 1;
+  std::int64_t run_begin[matmul_runs_max + 1] = {};  // in the input's columns; [runs] is inputs
+  std::int64_t padded_run_begin[matmul_runs_max + 1] = {};  // in the weights' columns
+};
+
+// Scratch that one stream's products share.
+struct matmul_workspace {
+  void* data = nullptr;
+  std::size_t bytes = 0;
+};
+// Units: bytes that matmul() needs for products up to these sizes, on this device.
+[[nodiscard]] std::size_t matmul_workspace_bytes(std::int64_t rows_max, std::int64_t outputs_max);
+
+enum class gate : int { none = -1, silu = 0, gelu_tanh = 1, gelu = 2 };
+
+struct matmul_launch {
+  const void* input = nullptr;    // [rows][inputs] of the weights' dtype, 16-byte aligned
+  std::int64_t input_stride = 0;  // elements
+  std::int64_t rows = 0;
+  const matmul_weights* weights = nullptr;
+  const float* bias = nullptr;  // [outputs] or null
+  float* output = nullptr;      // float32 [rows][outputs]
+  std::int64_t output_stride = 0;
+  // Fused gated activation: the weights' first half of outputs are gates, the second half ups (one
+  // run only). gated[row][i] = act(out[row][i]) * out[row][outputs/2 + i]; `output` is not written.
+  gate fused = gate::none;  // without a bias
+  void* gated = nullptr;    // bfloat16 or float32 [rows][outputs / 2]
+  bool gated_is_bfloat16 = true;
+  std::int64_t gated_stride = 0;
+  matmul_workspace workspace;
+};
+
+// Enqueues. Errors: the launch's.
+[[nodiscard]] cudaError_t matmul(cudaStream_t stream, const matmul_launch& what);
+// Whether `fused` can be asked for (else launch the product and gated_activation apart: same bits).
+[[nodiscard]] bool matmul_can_fuse_gate(const matmul_launch& what);
+
+}  // namespace troupe::kernels::cuda
