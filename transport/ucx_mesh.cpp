@@ -172,11 +172,13 @@ void ucx_mesh::cancel(ucx_transfer& transfer) noexcept {
   const ucx_library& ucx = worker_->ucx();
   if (!transfer.pending(ucx)) return;
   const auto start = ucx_worker::clock::now();
-  if (aborted_.load(std::memory_order_seq_cst)) {
-    tell_abort();
-    while (bidding() && ucx_worker::clock::now() - start < tell_max) {
-      ucx.worker_progress(worker_->handle());
-    }
+  // Whoever fails in the middle of a call ends the group, and has to say so before it closes: the
+  // peer's own connection to this rank stays open, so it would wait for the rest of a message for
+  // as long as this worker lives.
+  aborted_.store(true, std::memory_order_seq_cst);
+  tell_abort();
+  while (bidding() && ucx_worker::clock::now() - start < tell_max) {
+    ucx.worker_progress(worker_->handle());
   }
   if (transfer.to != nullptr) close(*transfer.to);
   if (transfer.from != nullptr) close(*transfer.from);
