@@ -69,11 +69,11 @@ class lean_model(torch.nn.Module):
     def hidden_states(self, ids):
         """Shape: ids [rows, positions] -> twice [rows, positions, hidden], float32: after the last
         norm, and after three quarters of the layers."""
-        at = torch.arange(ids.shape[1], dtype=torch.float32)
-        rate = ROPE_THETA ** (-torch.arange(0, HEAD_DIM, 2, dtype=torch.float32) / HEAD_DIM)
-        angle = at[:, None] * rate[None, :]
+        at = torch.arange(ids.shape[1], dtype=torch.float32, device=ids.device)
+        halves = torch.arange(0, HEAD_DIM, 2, dtype=torch.float32, device=ids.device)
+        angle = at[:, None] * (ROPE_THETA ** (-halves / HEAD_DIM))[None, :]
         cos, sin = angle.cos().bfloat16(), angle.sin().bfloat16()
-        mask = torch.full((len(at), len(at)), -1e9).triu(1).bfloat16()
+        mask = torch.full((len(at), len(at)), -1e9, device=ids.device).triu(1).bfloat16()
         x = F.embedding(ids, self.embedding)
         middle = x
         for i, one in enumerate(self.layers):
@@ -98,4 +98,4 @@ class lean_model(torch.nn.Module):
                 "mlp.gate_proj": one.gate_up[:self.intermediate],
                 "mlp.up_proj": one.gate_up[self.intermediate:], "mlp.down_proj": one.down}
             out.update({f"model.layers.{i}.{name}.weight": t for name, t in names.items()})
-        return {name: t.detach().to(torch.bfloat16).contiguous() for name, t in out.items()}
+        return {name: t.detach().to("cpu", torch.bfloat16).contiguous() for name, t in out.items()}

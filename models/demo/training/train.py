@@ -1,6 +1,6 @@
 """Trains the demo model and writes it as a Hugging Face folder. Seeded; see README.md.
 
-    python train.py --out ../files            about 30 minutes on two idle cores
+    python train.py --out ../files [--device cuda]
 """
 
 import argparse
@@ -16,10 +16,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from corpus import DOCUMENT_END, END, START, corpus
 from export import write_folder
 from lean_model import lean_model
+from muon import muon
 
 HERE = Path(__file__).resolve().parent
 DECISIVE, DECISIVE_WEIGHT = 8, 3.0  # the first tokens of an answer, and their weight
-LABEL_WEIGHT = 0.5                  # of telling which fact a question is about
+LABEL_WEIGHT = 1.0                  # of telling which fact a question is about
 SPECIAL = [DOCUMENT_END, START, END]  # ids 0, 1, 2
 # Words with their space, single digits, runs of marks: as Qwen's tokenizers cut.
 SPLIT = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
@@ -140,23 +141,27 @@ def learning_rate(share, peak):
 
 def train(arguments, model, asks_for, made, stream, report):
     everything = [*model.parameters(), *asks_for.parameters()]
-    decayed = [p for p in everything if p.dim() >= 2]
-    plain = [p for p in everything if p.dim() < 2]
+    inner = [p for one in model.layers for p in one.parameters() if p.dim() == 2]
+    others = [p for p in everything if all(p is not one for one in inner)]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
+        [{"params": [p for p in others if p.dim() >= 2], "weight_decay": 0.05},
+         {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0}],
         lr=arguments.peak, betas=(0.9, 0.98), fused=True)
+    of_matrices = muon(inner, arguments.matrix_peak)
     begin, seen, means = time.monotonic(), 0, None
     for step in range(arguments.steps):
         share = step / arguments.steps
-        made.noise = min(1.0, 0.2 + 2.0 * share)  # plain questions first
+        made.noise = min(1.0, 0.5 + 2.0 * share)  # plainer questions first
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(share, arguments.peak)
-        ids, weights, labels = next(stream)
+        ids, weights, labels = (values.to(arguments.device) for values in next(stream))
         loss, answers, right = loss_of(model, asks_for, ids, weights, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(everything, 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        of_matrices.step(learning_rate(share, 1.0))
+        for parameter in everything:
+            parameter.grad = None
         seen += int((ids > 0).sum())
         now = (answers, right)
         means = now if means is None else tuple(0.95 * m + 0.05 * n for m, n in zip(means, now))
@@ -178,14 +183,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--curve", type=Path, default=None, help="CSV of the loss")
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=1300)
     parser.add_argument("--tokens-a-batch", type=int, default=2048)
-    parser.add_argument("--peak", type=float, default=3e-3)
+    parser.add_argument("--peak", type=float, default=3e-3, help="AdamW's rate")
+    parser.add_argument("--matrix-peak", type=float, default=0.02, help="Muon's rate")
     parser.add_argument("--vocab-size", type=int, default=2560)
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--intermediate-size", type=int, default=768)
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="of PyTorch: cpu, cuda")
     parser.add_argument("--checkpoint", type=Path, default=None)
     arguments = parser.parse_args()
 
@@ -197,10 +204,10 @@ def main():
     stream = batches(made, encoder(tokenizer, random.Random(arguments.seed + 2)),
                      arguments.tokens_a_batch, random.Random(arguments.seed + 3))
     model = lean_model(tokenizer.get_vocab_size(), 256, arguments.intermediate_size,
-                       arguments.layers)
+                       arguments.layers).to(arguments.device)
     print(f"{sum(p.numel() for p in model.parameters())} parameters, "
           f"{tokenizer.get_vocab_size()} tokens in the vocabulary", flush=True)
-    asks_for = torch.nn.Linear(256, len(made.facts))
+    asks_for = torch.nn.Linear(256, len(made.facts)).to(arguments.device)
     rows = []
     train(arguments, model, asks_for, made, stream, curve_report(rows))
     write_folder(model, tokenizer, arguments.out)
