@@ -83,7 +83,7 @@ TEST(Completion, AdmitsAllPromptsOrNone) {
   EXPECT_EQ(answer->status, 503);
   EXPECT_EQ(answer->header("retry-after"), "1");
   EXPECT_TRUE(w.gang.cancelled(0));
-  EXPECT_EQ(w.server->open_requests(), 0U);
+  EXPECT_TRUE(w.http.run_until([&] { return w.server->open_requests() == 0; }));
 }
 
 TEST(Completion, GivesLogprobsInTheFourLists) {
