@@ -211,13 +211,14 @@ void rank_host::run_connect(const worker::connect_plane& order) {
     closed(order.epoch, worker::plane_failed{order.epoch, groups.error().message});
     return;
   }
+  transport::rank_groups connected = *std::move(groups);
   if (options_.engine.vitals != nullptr) {
-    *groups = transport::watch(*std::move(groups), *options_.engine.vitals);
+    connected = transport::watch(std::move(connected), *options_.engine.vitals);
   }
   {
     const std::scoped_lock lock(mutex_);
     if (member_ && member_->epoch == order.epoch) {
-      member_->groups = *std::move(groups);
+      member_->groups = std::move(connected);
       member_->connected = true;
     }
   }
