@@ -151,5 +151,16 @@ TEST_F(CudaAttention, NeighboursChangeNothing) {
   for (int i = 0; i < 5; ++i) EXPECT_EQ(attend(of), among);
 }
 
+// What a launch leaves in the queue's memory must not reach one of another shape: few sequences
+// that see much, then many that see little, in the memory of the first.
+TEST_F(CudaAttention, EarlierLaunchesChangeNothing) {
+  const attention_case few{.kv_heads = 8, .head_dim = 128, .chunks = {{8000, 1}}, .seed = 7};
+  attention_case many{.kv_heads = 8, .head_dim = 128, .seed = 8};
+  for (std::int64_t i = 0; i < 40; ++i) many.chunks.push_back({i, 1});
+  const std::vector<std::byte> before = attend(many);
+  EXPECT_EQ(attend(few), attend(few));
+  EXPECT_EQ(attend(many), before);
+}
+
 }  // namespace
 }  // namespace troupe::kernels
