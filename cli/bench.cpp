@@ -182,8 +182,7 @@ exit_code run_rounds(const bench_flags& flags, const opened_model& opened,
 }
 
 exit_code run_bench(const bench_flags& flags, const invocation& called) {
-  const auto opened =
-      open_model(flags.model, called.seat ? std::optional(called.seat->rank) : std::nullopt);
+  const auto opened = open_model(flags.model, called.rank());
   if (!opened) return report(opened.error());
   const gang_command command{.called = called,
                              .model = flags.model,

@@ -58,17 +58,16 @@ std::int64_t largest_block_bytes(const model_flags& flags, const opened_model& o
 // that every rank comes to the same figure), shared by the ranks on it, less weights and scratch.
 std::int64_t serving_cache_bytes(const model_flags& flags, const opened_model& opened) {
   const std::int64_t ranks = flags.tensor_parallel_size * flags.pipeline_parallel_size;
-  const auto memory = opened.device
-                          ? opened.device->memory()
-                          : base::result<kernels::device_memory>(kernels::device_memory{});
-  if (!memory || memory->total_bytes == 0) {
-    return sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4 / ranks;
+  std::int64_t device_bytes = 0;
+  if (opened.device) {
+    const auto memory = opened.device->memory();
+    if (memory) device_bytes = static_cast<std::int64_t>(memory->total_bytes);
   }
+  if (device_bytes == 0) return sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 4 / ranks;
   constexpr std::int64_t scratch_bytes = std::int64_t{1} << 30;
   const std::int64_t neighbours = (ranks + opened.devices - 1) / opened.devices;
   const auto weights = static_cast<std::int64_t>(packed_bytes(opened)) / ranks;
-  return static_cast<std::int64_t>(memory->total_bytes) / 10 * 9 / neighbours - weights -
-         scratch_bytes;
+  return device_bytes / 10 * 9 / neighbours - weights - scratch_bytes;
 }
 
 // A server without --kv-cache-memory: every sequence at full length, as far as there is memory.

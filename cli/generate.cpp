@@ -199,8 +199,7 @@ exit_code run_generate(generate_flags flags, const invocation& called) {
   }
   const auto seed = resolve_seed(flags.seed);
   if (!seed) return report(seed.error(), exit_code::usage);
-  const auto opened =
-      open_model(flags.model, called.seat ? std::optional(called.seat->rank) : std::nullopt);
+  const auto opened = open_model(flags.model, called.rank());
   if (!opened) return report(opened.error());
   gang_command command{.called = called, .model = flags.model, .opened = *opened, .load = {}};
   if (called.seat && called.seat->rank != 0) {

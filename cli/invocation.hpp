@@ -26,6 +26,10 @@ struct rank_seat {
 struct invocation {
   std::vector<std::string> words;  // the user's command line, without the program's name
   std::optional<rank_seat> seat;   // none: this is the user's own process
+
+  [[nodiscard]] std::optional<int> rank() const noexcept {
+    return seat ? std::optional(seat->rank) : std::nullopt;
+  }
 };
 
 // Errors: invalid_argument (a seat that no supervisor of this version writes).

@@ -5,7 +5,6 @@ namespace {
 
 constexpr int warps = 4;
 constexpr int lane_dims_max = 16;  // head_dim up to 512
-constexpr int block_positions = 16;
 
 struct simt_query {
   std::int64_t row;
@@ -33,10 +32,10 @@ __device__ __forceinline__ void attend(const attention_launch& what,
   const std::int64_t first =
       what.window > 0 ? max(std::int64_t{0}, query.position - what.window + 1) : 0;
   for (std::int64_t position = first; position <= query.position; ++position) {
-    const std::int64_t block = sequence.table[position / block_positions];
-    const std::int64_t at =
-        ((query.kv_head * what.blocks + block) * block_positions + position % block_positions) *
-        what.head_dim;
+    const std::int64_t block = sequence.table[position / cache_block_positions];
+    const std::int64_t at = ((query.kv_head * what.blocks + block) * cache_block_positions +
+                             position % cache_block_positions) *
+                            what.head_dim;
     const auto* const key = static_cast<const Element*>(what.keys) + at;
     const auto* const value = static_cast<const Element*>(what.values) + at;
     float dot = 0.0F;

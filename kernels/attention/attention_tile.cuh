@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/attention/attention.cuh"
+#include "kernels/cuda/mma.cuh"
 
 namespace troupe::kernels::cuda {
 
@@ -26,14 +27,6 @@ __device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&r)[4],
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(address));
-}
-
-__device__ __forceinline__ void attention_mma(float (&d)[4], const std::uint32_t (&a)[4],
-                                              std::uint32_t b0, std::uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 __device__ __forceinline__ std::uint32_t pack_pair(float low, float high) {
@@ -123,8 +116,8 @@ __device__ __forceinline__ void attend_tile(attention_sums<HeadDim>& sums,
     for (int step = 0; step < HeadDim / 16; step += 2) {
       std::uint32_t b[4];
       load_matrices(b, row + step * 16);
-      attention_mma(d, query[step], b[0], b[1]);
-      attention_mma(d, query[step + 1], b[2], b[3]);
+      mma_step(d, query[step], b[0], b[1]);
+      mma_step(d, query[step + 1], b[2], b[3]);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -153,8 +146,8 @@ __device__ __forceinline__ void attend_tile(attention_sums<HeadDim>& sums,
     for (int i = 0; i < HeadDim / 8; i += 2) {
       std::uint32_t b[4];
       load_matrices_transposed(b, row + i * 8);
-      attention_mma(sums.out[i], a, b[0], b[1]);
-      attention_mma(sums.out[i + 1], a, b[2], b[3]);
+      mma_step(sums.out[i], a, b[0], b[1]);
+      mma_step(sums.out[i + 1], a, b[2], b[3]);
     }
   }
 }

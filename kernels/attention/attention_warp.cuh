@@ -9,7 +9,6 @@
 namespace troupe::kernels::cuda {
 
 inline constexpr int attention_heads_max = 1024;
-inline constexpr int kv_block_positions = 16;
 
 // attention_launch as the kernels read it.
 struct attention_args_device {
@@ -115,14 +114,14 @@ struct tile_source {
 
 // The cache blocks of a tile's four times 16 positions; 0 where nothing of them is fetched.
 struct tile_blocks {
-  std::int32_t of[attention_tile_positions / kv_block_positions];
+  std::int32_t of[attention_tile_positions / cache_block_positions];
 
   __device__ __forceinline__ tile_blocks(const tile_source& from, std::int64_t tile) {
 #pragma unroll
-    for (int i = 0; i < attention_tile_positions / kv_block_positions; ++i) {
-      const std::int64_t begin = tile * attention_tile_positions + i * kv_block_positions;
-      const bool wanted = begin + kv_block_positions > from.first && begin <= from.last;
-      of[i] = wanted ? from.sequence->table[begin / kv_block_positions] : 0;
+    for (int i = 0; i < attention_tile_positions / cache_block_positions; ++i) {
+      const std::int64_t begin = tile * attention_tile_positions + i * cache_block_positions;
+      const bool wanted = begin + cache_block_positions > from.first && begin <= from.last;
+      of[i] = wanted ? from.sequence->table[begin / cache_block_positions] : 0;
     }
   }
 };
@@ -144,11 +143,12 @@ __device__ __forceinline__ void fetch_tile(const attention_args_device& args,
     const int unit = at % units;
     const std::int64_t position = tile * attention_tile_positions + row;
     const bool inside = position >= from.first && position <= from.last && unit * 8 < args.head_dim;
-    const int quarter = row / kv_block_positions;
+    const int quarter = row / cache_block_positions;
     const std::int32_t block = quarter < 2 ? (quarter == 0 ? blocks.of[0] : blocks.of[1])
                                            : (quarter == 2 ? blocks.of[2] : blocks.of[3]);
     const std::int64_t source =
-        inside ? ((head + block) * kv_block_positions + row % kv_block_positions) * args.head_dim +
+        inside ? ((head + block) * cache_block_positions + row % cache_block_positions) *
+                         args.head_dim +
                      unit * 8
                : 0;
     const int to = row * attention_pitch<HeadDim> + unit * 8;

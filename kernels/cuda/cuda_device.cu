@@ -102,8 +102,7 @@ base::result<device_peaks> cuda_device::measure_peaks() {
                              .runs = 1,
                              .run_begin = {0, inputs},
                              .padded_run_begin = {0, inputs}};
-  const std::span<std::byte> work =
-      queue->workspace(scratch::matmul, matmul_workspace_bytes(rows, outputs));
+  const std::span<std::byte> work = queue->workspace(scratch::matmul, matmul_workspace_bytes());
   const matmul_launch product{.input = input.data(),
                               .input_stride = inputs,
                               .rows = rows,

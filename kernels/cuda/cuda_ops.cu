@@ -8,7 +8,6 @@
 #include "kernels/cuda/cuda_device.cuh"
 #include "kernels/cuda/cuda_queue.cuh"
 #include "kernels/embed/embed.cuh"
-#include "kernels/gather_rows/gather_rows.cuh"
 #include "kernels/vocabulary/vocabulary.cuh"
 
 namespace troupe::kernels::cuda {
@@ -83,6 +82,7 @@ class cuda_ops final : public ops {
   void summarise_vocabulary(queue& on, const summarise_vocabulary_args& args) override;
 
  private:
+  static_assert(cache_block_positions == kv_block_tokens);
   static_assert(static_cast<int>(gate::silu) == static_cast<int>(gate_kind::silu) &&
                 static_cast<int>(gate::gelu_tanh) == static_cast<int>(gate_kind::gelu_tanh) &&
                 static_cast<int>(gate::gelu) == static_cast<int>(gate_kind::gelu));
@@ -157,16 +157,18 @@ void cuda_ops::embed(queue& on, const embed_args& args) {
             "an embedding");
 }
 
+// A matrix of activations is a table of float32 like any other.
 void cuda_ops::gather_rows(queue& on, const gather_rows_args& args) {
   cuda_queue& here = queue_of(on);
   here.pending().flush();
-  here.note(cuda::gather_rows(here.stream(), {.input = args.input.row<const float>(0),
-                                              .input_stride = args.input.row_stride,
-                                              .indices = step_span(here, args.rows),
-                                              .rows = static_cast<std::int64_t>(args.rows.size()),
-                                              .columns = args.input.columns(),
-                                              .output = args.output.row<float>(0),
-                                              .output_stride = args.output.row_stride}),
+  here.note(cuda::embed(here.stream(), {.table = args.input.row<const float>(0),
+                                        .table_is_bfloat16 = false,
+                                        .table_stride = args.input.row_stride,
+                                        .ids = step_span(here, args.rows),
+                                        .rows = static_cast<std::int64_t>(args.rows.size()),
+                                        .columns = args.input.columns(),
+                                        .output = args.output.row<float>(0),
+                                        .output_stride = args.output.row_stride}),
             "a gather of rows");
 }
 

@@ -114,6 +114,7 @@ device_sequence cuda_queue::translated(const sequence_rows& rows) {
 }
 
 void cuda_queue::commit_step(std::span<const std::span<const sequence_rows>> groups) {
+  static_assert(sizeof(device_sequence) <= sizeof(sequence_rows));  // begin_step() counts on it
   for (const std::span<const sequence_rows> group : groups) {
     const std::size_t bytes = group.size() * sizeof(device_sequence);
     TROUPE_CHECK(step_used_ + bytes <= step_.bytes);

@@ -156,17 +156,14 @@ void fusion::launch_gate() {
   what.gated = gated.output.data.address;
   what.gated_is_bfloat16 = gated.output.type == dtype::bfloat16;
   what.gated_stride = gated.output.row_stride;
-  const auto work =
-      on_.workspace(scratch::matmul, matmul_workspace_bytes(what.rows, matmul_of.weights.outputs));
-  what.workspace = {work.data(), work.size()};
-  on_.note(matmul(on_.stream(), what), "a gated matrix product");
+  multiply(what);
   waiting_.clear();
 }
 
-void fusion::launch(const matmul_op& op) {
-  matmul_launch what = product(op);
-  const auto work =
-      on_.workspace(scratch::matmul, matmul_workspace_bytes(what.rows, op.weights.outputs));
+void fusion::launch(const matmul_op& op) { multiply(product(op)); }
+
+void fusion::multiply(matmul_launch what) {
+  const auto work = on_.workspace(scratch::matmul, matmul_workspace_bytes());
   what.workspace = {work.data(), work.size()};
   on_.note(matmul(on_.stream(), what), "a matrix product");
 }

@@ -74,7 +74,8 @@ class fusion {
   void launch_heads();
   void launch_add_norm();
   void launch_gate();
-  [[nodiscard]] matmul_launch product(const matmul_op& op) const;
+  [[nodiscard]] matmul_launch product(const matmul_op& op) const;  // without a workspace
+  void multiply(matmul_launch what);
 
   void launch(const norm_op& op);
   void launch(const rotary_op& op);

@@ -18,6 +18,7 @@ namespace troupe::kernels::cuda {
 using bfloat16 = __nv_bfloat16;
 
 inline constexpr int warp_threads = 32;
+inline constexpr int cache_block_positions = 16;  // kernels::kv_block_tokens
 
 __device__ __forceinline__ void wait_for_previous() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

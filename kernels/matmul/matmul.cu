@@ -23,9 +23,7 @@ bool for_tensor_cores(const matmul_launch& what) {
 
 }  // namespace
 
-std::size_t matmul_workspace_bytes(std::int64_t, std::int64_t) {
-  return matmul_tiled_stack_bytes();
-}
+std::size_t matmul_workspace_bytes() { return matmul_tiled_stack_bytes(); }
 
 bool matmul_can_fuse_gate(const matmul_launch& what) {
   return for_tensor_cores(what) && what.bias == nullptr && what.weights->runs == 1 &&

@@ -32,13 +32,26 @@ struct matmul_weights {
   std::int64_t padded_run_begin[matmul_runs_max + 1] = {};  // in the weights' columns
 };
 
+// ((0+1)+(2+3))+((4+5)+(6+7)) over the first `count` sums, which it uses up.
+__device__ __forceinline__ float tree_of_runs(float (&runs)[matmul_runs_max], int count) {
+#pragma unroll
+  for (int width = 1; width < matmul_runs_max; width *= 2) {
+    if (width >= count) break;
+#pragma unroll
+    for (int i = 0; i + width < matmul_runs_max; i += 2 * width) {
+      if (i < count) runs[i] = __fadd_rn(runs[i], runs[i + width]);
+    }
+  }
+  return runs[0];
+}
+
 // Scratch that one stream's products share.
 struct matmul_workspace {
   void* data = nullptr;
   std::size_t bytes = 0;
 };
-// Units: bytes that matmul() needs for products up to these sizes, on this device.
-[[nodiscard]] std::size_t matmul_workspace_bytes(std::int64_t rows_max, std::int64_t outputs_max);
+// Units: bytes that matmul() needs on this device, for products of any size.
+[[nodiscard]] std::size_t matmul_workspace_bytes();
 
 enum class gate : int { none = -1, silu = 0, gelu_tanh = 1, gelu = 2 };
 

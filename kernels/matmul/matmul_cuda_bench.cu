@@ -57,7 +57,7 @@ double product_us(cudaStream_t stream, const layer_shape& shape, std::int64_t ro
   }
   memory.input = filled(rows * shape.inputs);
   memory.gated = filled(rows * shape.outputs);
-  const std::size_t work_bytes = matmul_workspace_bytes(rows, shape.outputs);
+  const std::size_t work_bytes = matmul_workspace_bytes();
   cudaMalloc(&memory.output, static_cast<std::size_t>(rows * shape.outputs) * 4);
   cudaMalloc(&memory.work, work_bytes);
   cudaDeviceSynchronize();

@@ -60,15 +60,7 @@ __device__ __forceinline__ float fold(const matmul_weights& weights, const float
       cell += step;
     }
   }
-#pragma unroll
-  for (int width = 1; width < matmul_runs_max; width *= 2) {
-    if (width >= weights.runs) break;
-#pragma unroll
-    for (int i = 0; i + width < matmul_runs_max; i += 2 * width) {
-      if (i < weights.runs) runs[i] = __fadd_rn(runs[i], runs[i + width]);
-    }
-  }
-  return runs[0];
+  return tree_of_runs(runs, weights.runs);
 }
 
 // The weights of one segment: 16 outputs, all loads in flight.

@@ -1,21 +1,11 @@
-// The tensor-core step that every bfloat16 product is made of.
+// What every bfloat16 product is made of.
 #pragma once
 
+#include "kernels/cuda/mma.cuh"
 #include "kernels/gated_activation/activation.cuh"
 #include "kernels/matmul/matmul.cuh"
 
 namespace troupe::kernels::cuda {
-
-// d += a b: a is 16 outputs by 16 inputs, b 16 inputs by 8 rows of the batch. Lane l holds outputs
-// l/4 (d[0], d[1]) and l/4 + 8 (d[2], d[3]) for batch rows 2 (l % 4) and the next.
-__device__ __forceinline__ void mma_step(float (&d)[4], std::uint32_t a0, std::uint32_t a1,
-                                         std::uint32_t a2, std::uint32_t a3, std::uint32_t b0,
-                                         std::uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
 
 // 32 inputs: two steps. A lane's 16 bytes of output l/4 (`low`), of output l/4 + 8 (`high`) and of
 // batch row l/4, each from input 8 (l % 4) on.

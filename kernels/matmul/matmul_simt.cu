@@ -38,17 +38,10 @@ __global__ void __launch_bounds__(warps* warp_threads)
     for (int run = 0; run < matmul_runs_max; ++run) {
       runs[run] = run < weights.runs ? run_sum<Element>(what, weights, row, output, run) : 0.0F;
     }
-#pragma unroll
-    for (int width = 1; width < matmul_runs_max; width *= 2) {
-      if (width >= weights.runs) break;
-#pragma unroll
-      for (int i = 0; i + width < matmul_runs_max; i += 2 * width) {
-        if (i < weights.runs) runs[i] = __fadd_rn(runs[i], runs[i + width]);
-      }
-    }
+    const float sum = tree_of_runs(runs, weights.runs);
     if (threadIdx.x % warp_threads != 0) continue;
     what.output[row * what.output_stride + output] =
-        what.bias == nullptr ? runs[0] : __fadd_rn(runs[0], what.bias[output]);
+        what.bias == nullptr ? sum : __fadd_rn(sum, what.bias[output]);
   }
 }
 

@@ -3,16 +3,16 @@
 
 #include "kernels/vocabulary/gumbel.hpp"
 #include "kernels/vocabulary/philox.hpp"
+#include "kernels/vocabulary/vocabulary.hpp"
 
 namespace troupe::kernels::cuda {
 namespace {
 
 constexpr int threads = 256;
 constexpr int tokens_each = vocabulary_chunk / threads;
-constexpr float temperature_least = 1e-6F;  // temperature_min of kernels/vocabulary/vocabulary.hpp
 
 __device__ __forceinline__ float inverse_of(float temperature) {
-  return __fdiv_rn(1.0F, fmaxf(temperature, temperature_least));
+  return __fdiv_rn(1.0F, fmaxf(temperature, temperature_min));
 }
 
 // As kernels::perturbed_score.

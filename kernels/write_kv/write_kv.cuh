@@ -16,7 +16,7 @@ struct cache_place {
 
   // Element of (head, slot, dim). A slot is block * 16 + place in the block.
   __device__ __forceinline__ std::int64_t at(int head, std::int64_t slot, int dim) const {
-    return (std::int64_t{head} * blocks * 16 + slot) * head_dim + dim;
+    return (std::int64_t{head} * blocks * cache_block_positions + slot) * head_dim + dim;
   }
   __device__ __forceinline__ void store(void* to, std::int64_t index, float value) const {
     if (is_bfloat16) {

@@ -9,6 +9,7 @@ namespace {
 
 using attention_testing::attention_case;
 using attention_testing::attention_problem;
+using attention_testing::value_at;
 
 class CudaAttention : public cuda_testing::cuda_test {
  protected:
@@ -37,12 +38,6 @@ class CudaAttention : public cuda_testing::cuda_test {
     return attend(problem);
   }
 };
-
-float value_at(const std::vector<std::byte>& bytes, std::size_t index, dtype type) {
-  std::uint32_t bits = 0;
-  std::memcpy(&bits, bytes.data() + index * size_of(type), size_of(type));
-  return std::bit_cast<float>(type == dtype::float32 ? bits : bits << 16);
-}
 
 // For values of V within [-1, 1] and |K| <= 1. Queries are rounded to bfloat16 (2^-9 of each), so a
 // score errs by that share of sum |q k| / sqrt(d), and by a tensor core's cuts (2^-22 of it a

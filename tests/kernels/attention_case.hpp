@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -63,6 +64,20 @@ struct attention_case {
   h = mix(h ^ static_cast<std::uint64_t>(position));
   h = mix(h ^ static_cast<std::uint64_t>(index));
   return static_cast<float>(static_cast<int>(h % 256) - 128) / 128.0F;
+}
+
+// Element `index` of an output as a number.
+[[nodiscard]] inline float value_at(const std::vector<std::byte>& bytes, std::size_t index,
+                                    dtype type) {
+  std::uint32_t bits = 0;
+  if (type == dtype::float32) {
+    std::memcpy(&bits, bytes.data() + index * 4, 4);
+  } else {
+    std::uint16_t half = 0;
+    std::memcpy(&half, bytes.data() + index * 2, 2);
+    bits = std::uint32_t{half} << 16;
+  }
+  return std::bit_cast<float>(bits);
 }
 
 class attention_problem {

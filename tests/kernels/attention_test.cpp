@@ -13,20 +13,9 @@ namespace {
 using attention_testing::attention_case;
 using attention_testing::attention_problem;
 using attention_testing::run_case;
+using attention_testing::value_at;
 
 std::vector<instruction_path> paths() { return supported_paths(dtype::bfloat16); }
-
-float value_at(const std::vector<std::byte>& bytes, std::size_t index, dtype type) {
-  std::uint32_t bits = 0;
-  if (type == dtype::float32) {
-    std::memcpy(&bits, bytes.data() + index * 4, 4);
-  } else {
-    std::uint16_t half = 0;
-    std::memcpy(&half, bytes.data() + index * 2, 2);
-    bits = std::uint32_t{half} << 16;
-  }
-  return std::bit_cast<float>(bits);
-}
 
 // How far a path may be from the exact result, for values of V within [-1, 1].
 //
