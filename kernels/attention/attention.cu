@@ -12,12 +12,6 @@ namespace {
 constexpr double log2_of_e = 1.4426950408889634;
 constexpr int head_dim_max = 256;
 
-// Counters stand at the workspace's beginning, as many for every launch: were it as many as a
-// launch needs, a launch of more sequences would count from an earlier one's tiles instead of from
-// zero. 64 Ki: 8192 sequences with 8 cache heads a launch; more take several launches.
-constexpr std::size_t counters = 65'536;
-constexpr std::size_t counter_bytes = counters * sizeof(unsigned);
-
 int template_head_dim(int head_dim) {
   for (const int dim : {32, 64, 96, 128}) {
     if (head_dim <= dim) return dim;
@@ -86,23 +80,6 @@ cudaError_t many_rows(cudaStream_t stream, const attention_launch& what, int gro
       many_rows_kernel<HeadDim>, device_args(what), table);
 }
 
-// Sequences of one row each: these of the launch's, or all of them.
-template <int HeadDim>
-cudaError_t one_row_launch(cudaStream_t stream, const attention_launch& what,
-                           const one_row_work& work, int sequences) {
-  constexpr std::size_t shared = one_row_shared_bytes<HeadDim>;
-  const cudaError_t allowed = allow_shared_memory(one_row_kernel<HeadDim>, shared);
-  if (allowed != cudaSuccess) return allowed;
-  return launch(
-      stream,
-      {.grid = dim3(static_cast<unsigned>((work.tiles_max + one_row_warps - 1) / one_row_warps),
-                    static_cast<unsigned>(what.kv_heads * work.row_blocks),
-                    static_cast<unsigned>(sequences)),
-       .block = dim3(one_row_warps * warp_threads),
-       .shared_bytes = shared},
-      one_row_kernel<HeadDim>, device_args(what), work);
-}
-
 template <int HeadDim>
 cudaError_t one_row(cudaStream_t stream, const attention_launch& what, int group) {
   std::vector<std::int32_t> single;
@@ -113,32 +90,35 @@ cudaError_t one_row(cudaStream_t stream, const attention_launch& what, int group
     positions = std::max(positions, what.shapes[i].positions_max);
   }
   if (single.empty()) return cudaSuccess;
-  const int row_blocks = (group + 15) / 16;
-  const std::int64_t tiles = tiles_of(positions);
-  const auto places = static_cast<std::size_t>(what.kv_heads * row_blocks);  // of a sequence
-  const std::size_t at_once = std::min(single.size(), counters / places);
-  const std::size_t kept = at_once * static_cast<std::size_t>(what.heads * tiles);
-  if (counter_bytes + kept * floats_of_tile(what.head_dim) * sizeof(float) > what.workspace_bytes) {
+  const auto sequences = static_cast<std::int64_t>(single.size());
+  if (attention_workspace_bytes(sequences, positions, what.heads, what.head_dim) >
+      what.workspace_bytes) {
     return cudaErrorInvalidValue;
   }
-  const bool all = at_once == static_cast<std::size_t>(what.sequence_count);
-  one_row_work work{
-      .sequences =
-          all ? nullptr
-              : static_cast<const std::int32_t*>(what.upload(what.upload_state, single.data(),
+  const bool all = sequences == what.sequence_count;
+  const one_row_work work{.sequences = all ? nullptr
+                                           : static_cast<const std::int32_t*>(
+                                                 what.upload(what.upload_state, single.data(),
                                                              single.size() * sizeof(std::int32_t))),
-      .row_blocks = row_blocks,
-      .arrived = static_cast<unsigned*>(what.workspace),
-      .tiles = reinterpret_cast<float*>(static_cast<std::byte*>(what.workspace) + counter_bytes),
-      .tiles_max = static_cast<int>(tiles)};
-  for (std::size_t begin = 0; begin < single.size(); begin += at_once) {
-    const std::size_t sequences = std::min(at_once, single.size() - begin);
-    const cudaError_t code =
-        one_row_launch<HeadDim>(stream, what, work, static_cast<int>(sequences));
-    if (code != cudaSuccess) return code;
-    if (work.sequences != nullptr) work.sequences += sequences;
-  }
-  return cudaSuccess;
+                          .row_blocks = (group + 15) / 16,
+                          .tiles = static_cast<float*>(what.workspace),
+                          .tiles_max = static_cast<int>(tiles_of(positions))};
+  constexpr std::size_t shared = one_row_shared_bytes<HeadDim>;
+  cudaError_t code = allow_shared_memory(one_row_kernel<HeadDim>, shared);
+  if (code != cudaSuccess) return code;
+  const attention_args_device args = device_args(what);
+  code = launch(stream,
+                {.grid = dim3(static_cast<unsigned>(work.tiles_max),
+                              static_cast<unsigned>(what.kv_heads * work.row_blocks),
+                              static_cast<unsigned>(sequences)),
+                 .block = dim3(one_row_threads),
+                 .shared_bytes = shared},
+                one_row_kernel<HeadDim>, args, work);
+  if (code != cudaSuccess) return code;
+  return launch(stream,
+                {.grid = dim3(static_cast<unsigned>(what.heads), static_cast<unsigned>(sequences)),
+                 .block = dim3(join_threads)},
+                join_kernel<HeadDim>, args, work);
 }
 
 template <int HeadDim>
@@ -153,8 +133,8 @@ cudaError_t attend_with(cudaStream_t stream, const attention_launch& what) {
 std::size_t attention_workspace_bytes(std::int64_t sequences, std::int64_t positions, int heads,
                                       int head_dim) {
   const std::size_t rows = static_cast<std::size_t>(sequences) * static_cast<std::size_t>(heads);
-  return counter_bytes + rows * static_cast<std::size_t>(tiles_of(positions)) *
-                             floats_of_tile(head_dim) * sizeof(float);
+  return rows * static_cast<std::size_t>(tiles_of(positions)) * floats_of_tile(head_dim) *
+         sizeof(float);
 }
 
 cudaError_t attention(cudaStream_t stream, const attention_launch& what) {

@@ -47,7 +47,7 @@ struct attention_launch {
   void* output = nullptr;   // [tokens][heads][head_dim]
   bool output_is_bfloat16 = true;
   std::int64_t output_stride = 0;
-  void* workspace = nullptr;  // zeroed once when allocated; left with its counters zero
+  void* workspace = nullptr;
   std::size_t workspace_bytes = 0;
   // For small tables that a launch needs on the device (e.g. which query tiles there are): returns
   // a device copy of host bytes, valid until the step ends. Not used where every sequence has one

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "kernels/attention/attention.cuh"
+#include "kernels/cuda/bench_memory.cuh"
 #include "kernels/cuda/bench_timer.cuh"
 
 namespace troupe::kernels::cuda {
@@ -12,36 +13,15 @@ constexpr int heads = 32;
 constexpr int kv_heads = 8;
 constexpr int head_dim = 128;
 
-struct attention_memory {
-  std::vector<void*> all;
-  template <class T>
-  T* take(std::size_t count, int byte) {
-    void* memory = nullptr;
-    cudaMalloc(&memory, count * sizeof(T));
-    cudaMemset(memory, byte, count * sizeof(T));
-    all.push_back(memory);
-    return static_cast<T*>(memory);
-  }
-  template <class T>
-  T* copy(const std::vector<T>& host) {
-    T* const device = take<T>(host.size(), 0);
-    cudaMemcpy(device, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice);
-    return device;
-  }
-  ~attention_memory() {
-    for (void* const memory : all) cudaFree(memory);
-  }
-};
-
 // The tables that a launch uploads: kept for the next launch, which has the same.
 struct uploads {
-  attention_memory* memory;
+  bench_memory* memory;
   const void* table = nullptr;
 };
 
 double attention_us(cudaStream_t stream, std::int64_t sequences, std::int64_t first,
                     std::int64_t rows) {
-  attention_memory memory;
+  bench_memory memory;
   const std::int64_t positions = first + rows;
   const std::int64_t blocks_each = (positions + 15) / 16;
   const std::int64_t blocks = blocks_each * sequences;

@@ -87,21 +87,27 @@ __global__ void __launch_bounds__(many_rows_warps* warp_threads)
   store_rows<HeadDim>(args, sequence, rows, total);
 }
 
-inline constexpr int one_row_warps =
-    2;  // tiles of a CTA: 70 KiB at 128 dimensions, three CTAs an SM
+// One row of a sequence: a CTA a tile, whose four warps share its positions, then its dimensions;
+// another kernel joins the tiles.
+inline constexpr int one_row_warps = 4;
+inline constexpr int one_row_threads = one_row_warps * warp_threads;
 
-// A tile of K and V for each warp, then the group of heads.
+// A tile of K and V, the group of heads, and the warps' scores as each lane holds them.
 template <int HeadDim>
 inline constexpr std::size_t one_row_shared_bytes =
-    std::size_t{2} * one_row_warps* attention_tile_elements<HeadDim> * sizeof(bfloat16) +
-    sizeof(head_group);
+    std::size_t{2} * attention_tile_elements<HeadDim> * sizeof(bfloat16) +
+    attention_columns* warp_threads * sizeof(float4) + sizeof(head_group);
 
 struct one_row_work {
   const std::int32_t* sequences;  // whose turn it is; null: all of them
   int row_blocks;                 // of 16 heads a group needs
-  unsigned* arrived;              // [grid z][grid y], zero before and after
-  float* tiles;                   // [grid z][query heads][tiles_max][kept_floats]
+  float* tiles;                   // [sequences][query heads][tiles_max][kept_floats]
   int tiles_max;
+
+  __device__ __forceinline__ const device_sequence& sequence(const attention_args_device& args,
+                                                             int index) const {
+    return args.sequences[sequences == nullptr ? index : sequences[index]];
+  }
 };
 
 // One head's sums of a tile: out, then maximum and weight; 16 bytes of room behind.
@@ -109,135 +115,240 @@ template <int HeadDim>
 inline constexpr int kept_floats = HeadDim + 4;
 
 template <int HeadDim>
-__device__ __forceinline__ float* kept_at(const one_row_work& work, int heads, int head,
-                                          std::int64_t tile) {
-  const std::int64_t place = (std::int64_t{blockIdx.z} * heads + head) * work.tiles_max + tile;
+__device__ __forceinline__ float* kept_at(const one_row_work& work, int heads, int sequence,
+                                          int head, std::int64_t tile) {
+  const std::int64_t place = (std::int64_t{sequence} * heads + head) * work.tiles_max + tile;
   return work.tiles + place * kept_floats<HeadDim>;
 }
 
+// The tiles that a row at this position sees some of.
+struct tile_range {
+  std::int64_t first;
+  std::int64_t last;
+
+  __device__ __forceinline__ tile_range(const attention_args_device& args, std::int64_t position)
+      : first(first_position(args, position) / attention_tile_positions),
+        last(position / attention_tile_positions) {}
+  __device__ __forceinline__ static std::int64_t first_position(const attention_args_device& args,
+                                                                std::int64_t position) {
+    return args.window > 0 ? max(std::int64_t{0}, position - args.window + 1) : 0;
+  }
+};
+
+// This warp's share of the tile's dimensions, in pairs of 8: pairs warp, warp + 4, ...
 template <int HeadDim>
-__device__ __forceinline__ void keep_tile(const one_row_work& work, int heads,
-                                          const lane_rows& rows, std::int64_t tile,
-                                          const attention_sums<HeadDim>& sums) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_threads;
+struct warp_dims {
+  static constexpr int pairs = HeadDim / 16;
+  static constexpr int most = (pairs + one_row_warps - 1) / one_row_warps;
+  float out[most][2][4];
+
+  __device__ __forceinline__ static int pair(int i) {
+    return static_cast<int>(threadIdx.x) / warp_threads + i * one_row_warps;
+  }
+  __device__ __forceinline__ void add(const float (&weights)[attention_columns][4],
+                                      const bfloat16* values) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (!rows.valid[half]) continue;
-    float* const to = kept_at<HeadDim>(work, heads, rows.head[half], tile);
+    for (int i = 0; i < most; ++i) {
 #pragma unroll
-    for (int i = 0; i < HeadDim / 8; ++i) {
-      *reinterpret_cast<float2*>(to + i * 8 + lane % 4 * 2) =
-          make_float2(sums.out[i][half * 2], sums.out[i][half * 2 + 1]);
+      for (int k = 0; k < 4; ++k) out[i][0][k] = out[i][1][k] = 0.0F;
     }
-    if (lane % 4 == 0) {
-      *reinterpret_cast<float2*>(to + HeadDim) = make_float2(sums.maximum[half], sums.weight[half]);
+#pragma unroll
+    for (int step = 0; step < attention_tile_positions / 16; ++step) {
+      std::uint32_t a[4];
+      pack_step(weights, step, a);
+#pragma unroll
+      for (int i = 0; i < most; ++i) {
+        if (pair(i) < pairs) {
+          add_values<HeadDim>(out[i][0], out[i][1], a, values, step, pair(i) * 16);
+        }
+      }
     }
   }
-}
-
-// Joins the kept tiles of some heads in ascending order: a thread four dimensions of a head.
-template <int HeadDim>
-__device__ __forceinline__ void join_kept(const attention_args_device& args,
-                                          const one_row_work& work, const head_group& group,
-                                          const device_sequence& sequence, int first_head,
-                                          std::int64_t first, std::int64_t last) {
-  constexpr int quads = HeadDim / 4;
-  const int count = min(16, group.count - first_head);
-  for (int at = static_cast<int>(threadIdx.x); at < count * quads;
-       at += static_cast<int>(blockDim.x)) {
-    const int head = group.heads[first_head + at / quads];
-    const int dim = at % quads * 4;
-    float maximum = -INFINITY;
-    float weight = 0.0F;
-    float sums[4] = {0.0F, 0.0F, 0.0F, 0.0F};
-#pragma unroll 4
-    for (std::int64_t tile = first; tile <= last; ++tile) {
-      const float* const from = kept_at<HeadDim>(work, args.heads, head, tile);
-      const float4 out = __ldcg(reinterpret_cast<const float4*>(from + dim));
-      const float2 about = __ldcg(reinterpret_cast<const float2*>(from + HeadDim));
-      const attention_merge merge = merge_of(maximum, about.x);
-      maximum = merge.maximum;
-      weight = merged(merge, weight, about.y);
-      sums[0] = merged(merge, sums[0], out.x);
-      sums[1] = merged(merge, sums[1], out.y);
-      sums[2] = merged(merge, sums[2], out.z);
-      sums[3] = merged(merge, sums[3], out.w);
-    }
-    const std::int64_t to =
-        sequence.first_row * args.output_stride + std::int64_t{head} * args.head_dim + dim;
+  __device__ __forceinline__ void keep(float* to, int half) const {
+    const int lane = static_cast<int>(threadIdx.x) % warp_threads;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (dim + i < args.head_dim) store_out(args, to + i, sums[i], weight);
+    for (int i = 0; i < most; ++i) {
+      if (pair(i) >= pairs) continue;
+#pragma unroll
+      for (int part = 0; part < 2; ++part) {
+        *reinterpret_cast<float2*>(to + pair(i) * 16 + part * 8 + lane % 4 * 2) =
+            make_float2(out[i][part][half * 2], out[i][part][half * 2 + 1]);
+      }
     }
   }
-}
+};
 
-// Whether this CTA is the last of `all` that arrives at its place; then what they wrote is visible.
-__device__ __forceinline__ bool arrives_last(unsigned* arrived, unsigned all) {
-  __shared__ bool last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    last = atomicAdd(arrived, 1U) + 1 == all;
-    if (last) *arrived = 0;
-  }
-  __syncthreads();
-  __threadfence();
-  return last;
-}
-
-// Grid: pairs of tiles, cache heads x row blocks, sequences of one row.
+// Grid: tiles, cache heads x row blocks, sequences of one row.
 template <int HeadDim>
-__global__ void __launch_bounds__(one_row_warps* warp_threads)
+__global__ void __launch_bounds__(one_row_threads)
     one_row_kernel(const __grid_constant__ attention_args_device args,
                    const __grid_constant__ one_row_work work) {
   extern __shared__ uint4 memory[];
-  auto* const shared = reinterpret_cast<bfloat16*>(memory);
   constexpr int elements = attention_tile_elements<HeadDim>;
-  auto& group = *reinterpret_cast<head_group*>(shared + 2 * one_row_warps * elements);
-  wait_for_previous();
-  release_next();
-  const int index = static_cast<int>(blockIdx.z);
-  const device_sequence sequence =
-      args.sequences[work.sequences == nullptr ? index : work.sequences[index]];
+  auto* const keys = reinterpret_cast<bfloat16*>(memory);
+  bfloat16* const values = keys + elements;
+  auto* const shared_scores = reinterpret_cast<float4*>(values + elements);
+  auto& group = *reinterpret_cast<head_group*>(shared_scores + attention_columns * warp_threads);
+  const auto index = static_cast<int>(blockIdx.z);
+  const device_sequence sequence = work.sequence(args, index);
   const int kv_head = static_cast<int>(blockIdx.y) / work.row_blocks;
   const int first_head = static_cast<int>(blockIdx.y) % work.row_blocks * 16;
   const std::int64_t position = sequence.first_position;
-  const tile_source from{
-      .sequence = &sequence,
-      .kv_head = kv_head,
-      .first = args.window > 0 ? max(std::int64_t{0}, position - args.window + 1) : 0,
-      .last = position};
-  const std::int64_t first = from.first / attention_tile_positions;
-  const std::int64_t last = from.last / attention_tile_positions;
-  const std::int64_t begin = std::int64_t{blockIdx.x} * one_row_warps;
-  if (begin > last || begin + one_row_warps <= first) return;
+  const tile_range range(args, position);
+  const std::int64_t tile = blockIdx.x;
+  if (tile < range.first || tile > range.last) {
+    wait_for_previous();
+    return;
+  }
+  const tile_source from{.sequence = &sequence,
+                         .kv_head = kv_head,
+                         .first = tile_range::first_position(args, position),
+                         .last = position};
+  const auto fetch = [&] {
+    fetch_tile<HeadDim, one_row_threads>(args, from, tile, static_cast<int>(threadIdx.x), keys,
+                                         values);
+    __pipeline_commit();
+  };
+  // Earlier steps wrote all but the last tile.
+  if (tile < range.last) fetch();
   find_group(args, kv_head, group);
+  wait_for_previous();
+  release_next();
+  if (tile == range.last) fetch();
   __syncthreads();
   if (first_head >= group.count) return;
-
+  const lane_rows rows = rows_of_lane(sequence, group, first_head);
+  std::uint32_t query[HeadDim / 16][4];
+  load_query<HeadDim>(args, sequence, rows, query);
+  const visible_range seen = range_of(args, sequence, rows);
+  __pipeline_wait_prior(0);
+  __syncthreads();
   const int warp = static_cast<int>(threadIdx.x) / warp_threads;
-  const std::int64_t tile = begin + warp;
-  if (tile >= first && tile <= last) {
-    bfloat16* const keys = shared + 2 * warp * elements;
-    fetch_tile<HeadDim, warp_threads>(
-        args, from, tile, static_cast<int>(threadIdx.x) % warp_threads, keys, keys + elements);
-    __pipeline_commit();
-    const lane_rows rows = rows_of_lane(sequence, group, first_head);
-    const visible_range seen = range_of(args, sequence, rows);
-    std::uint32_t query[HeadDim / 16][4];
-    load_query<HeadDim>(args, sequence, rows, query);
-    __pipeline_wait_prior(0);
-    __syncwarp();
-    attention_sums<HeadDim> sums;
-    attend_tile<HeadDim>(sums, query, keys, keys + elements, tile * attention_tile_positions, seen,
-                         args.scale_log2);
-    keep_tile<HeadDim>(work, args.heads, rows, tile, sums);
+  const int lane = static_cast<int>(threadIdx.x) % warp_threads;
+  constexpr int columns_each = attention_columns / one_row_warps;
+#pragma unroll
+  for (int i = 0; i < columns_each; ++i) {
+    const int column = warp * columns_each + i;
+    float d[4];
+    score_columns<HeadDim>(d, query, keys, column * 8, tile * attention_tile_positions, seen,
+                           args.scale_log2);
+    shared_scores[column * warp_threads + lane] = make_float4(d[0], d[1], d[2], d[3]);
   }
-  const auto all = static_cast<unsigned>(last / one_row_warps - first / one_row_warps + 1);
-  const std::size_t place = static_cast<std::size_t>(blockIdx.z) * gridDim.y + blockIdx.y;
-  if (arrives_last(work.arrived + place, all)) {
-    join_kept<HeadDim>(args, work, group, sequence, first_head, first, last);
+  __syncthreads();
+  // Every warp weighs all scores, in the order of one warp alone.
+  float scores[attention_columns][4];
+#pragma unroll
+  for (int j = 0; j < attention_columns; ++j) {
+    const float4 four = shared_scores[j * warp_threads + lane];
+    scores[j][0] = four.x;
+    scores[j][1] = four.y;
+    scores[j][2] = four.z;
+    scores[j][3] = four.w;
+  }
+  float maximum[2];
+  float weight[2];
+  weigh(scores, 0, maximum[0], weight[0]);
+  weigh(scores, 1, maximum[1], weight[1]);
+  warp_dims<HeadDim> dims;
+  dims.add(scores, values);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (!rows.valid[half]) continue;
+    float* const to = kept_at<HeadDim>(work, args.heads, index, rows.head[half], tile);
+    dims.keep(to, half);
+    if (threadIdx.x % 4 == 0 && warp == 0) {
+      *reinterpret_cast<float2*>(to + HeadDim) = make_float2(maximum[half], weight[half]);
+    }
+  }
+}
+
+inline constexpr int join_threads = 128;
+
+// What each of some tiles is joined with.
+struct join_chunk {
+  float left[join_threads];
+  float right[join_threads];
+  float weight[join_threads];
+  float warp_maximum[join_threads / warp_threads];
+};
+
+// The largest of `value` up to this thread and of `before`.
+__device__ __forceinline__ float maximum_so_far(float value, float before, join_chunk& shared) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_threads;
+  const int warp = static_cast<int>(threadIdx.x) / warp_threads;
+#pragma unroll
+  for (int offset = 1; offset < warp_threads; offset *= 2) {
+    const float other = __shfl_up_sync(0xFFFFFFFFU, value, offset);
+    if (lane >= offset) value = fmaxf(value, other);
+  }
+  if (lane == warp_threads - 1) shared.warp_maximum[warp] = value;
+  __syncthreads();
+  value = fmaxf(value, before);
+  for (int i = 0; i < warp; ++i) value = fmaxf(value, shared.warp_maximum[i]);
+  return value;
+}
+
+// Joins the kept tiles of a head in ascending order, a thread a dimension (at 256 two): first how
+// each tile is weighed against those before it, by as many threads, then the chain of sums.
+// Grid: query heads, sequences of one row.
+template <int HeadDim>
+__global__ void __launch_bounds__(join_threads)
+    join_kernel(const __grid_constant__ attention_args_device args,
+                const __grid_constant__ one_row_work work) {
+  __shared__ join_chunk shared;
+  __shared__ float chunk_maximum;
+  constexpr int each = (HeadDim + join_threads - 1) / join_threads;
+  const auto thread = static_cast<int>(threadIdx.x);
+  const auto head = static_cast<int>(blockIdx.x);
+  const auto index = static_cast<int>(blockIdx.y);
+  const device_sequence sequence = work.sequence(args, index);
+  const tile_range range(args, sequence.first_position);
+  wait_for_previous();
+  release_next();
+  float weight = 0.0F;
+  float sums[each] = {};
+  float before = -INFINITY;
+  for (std::int64_t begin = range.first; begin <= range.last; begin += join_threads) {
+    const auto count = static_cast<int>(min(range.last - begin + 1, std::int64_t{join_threads}));
+    const float* const tiles = kept_at<HeadDim>(work, args.heads, index, head, begin);
+    float2 about = make_float2(-INFINITY, 0.0F);
+    if (thread < count) {
+      about = *reinterpret_cast<const float2*>(tiles + thread * kept_floats<HeadDim> + HeadDim);
+    }
+    const float maximum = maximum_so_far(about.x, before, shared);
+    float earlier = __shfl_up_sync(0xFFFFFFFFU, maximum, 1);
+    if (thread % warp_threads == 0) {
+      earlier = before;
+      for (int i = 0; i < thread / warp_threads; ++i) {
+        earlier = fmaxf(earlier, shared.warp_maximum[i]);
+      }
+    }
+    const attention_merge merge = merge_of(earlier, about.x);
+    shared.left[thread] = merge.left;
+    shared.right[thread] = merge.right;
+    shared.weight[thread] = about.y;
+    if (thread == join_threads - 1) chunk_maximum = maximum;
+    __syncthreads();
+    before = chunk_maximum;
+#pragma unroll 8
+    for (int i = 0; i < count; ++i) {
+      const attention_merge by{0.0F, shared.left[i], shared.right[i]};
+      weight = merged(by, weight, shared.weight[i]);
+#pragma unroll
+      for (int k = 0; k < each; ++k) {
+        const int dim = thread + k * join_threads;
+        const float later = dim < HeadDim ? tiles[i * kept_floats<HeadDim> + dim] : 0.0F;
+        sums[k] = merged(by, sums[k], later);
+      }
+    }
+    __syncthreads();  // before the next chunk overwrites it
+  }
+  const std::int64_t to =
+      sequence.first_row * args.output_stride + std::int64_t{head} * args.head_dim;
+#pragma unroll
+  for (int k = 0; k < each; ++k) {
+    const int dim = thread + k * join_threads;
+    if (dim < args.head_dim) store_out(args, to + dim, sums[k], weight);
   }
 }
 

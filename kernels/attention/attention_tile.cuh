@@ -94,37 +94,71 @@ __device__ __forceinline__ void weigh(float (&scores)[Columns][4], int half, flo
   weight = quad_sum(sum);
 }
 
-// The sums of one tile alone. Shape: query A fragments of HeadDim / 16 steps; keys, values
-// [64][pitch].
+// Scores of 8 positions from `column` on of a tile: of exp2, so scaled by log2 e too; what is not
+// seen is minus infinity. Shape: query A fragments of HeadDim / 16 steps; keys [64][pitch].
+template <int HeadDim>
+__device__ __forceinline__ void score_columns(float (&d)[4],
+                                              const std::uint32_t (&query)[HeadDim / 16][4],
+                                              const bfloat16* keys, int column,
+                                              std::int64_t tile_position, const visible_range& seen,
+                                              float scale_log2) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_threads;
+  d[0] = d[1] = d[2] = d[3] = 0.0F;
+  // Lane l names the row of matrix l/8 that it addresses: 8 positions, 8 dimensions each.
+  const bfloat16* const row = keys + (column + lane % 8) * attention_pitch<HeadDim> + lane / 8 * 8;
+#pragma unroll
+  for (int step = 0; step < HeadDim / 16; step += 2) {
+    std::uint32_t b[4];
+    load_matrices(b, row + step * 16);
+    mma_step(d, query[step], b[0], b[1]);
+    mma_step(d, query[step + 1], b[2], b[3]);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const std::int64_t position = tile_position + column + lane % 4 * 2 + i % 2;
+    const bool visible = position >= seen.first[i / 2] && position <= seen.last[i / 2];
+    d[i] = visible ? __fmul_rn(d[i], scale_log2) : -INFINITY;
+  }
+}
+
+inline constexpr int attention_columns = attention_tile_positions / 8;
+
+// The weighed scores of 16 positions as an A fragment.
+__device__ __forceinline__ void pack_step(const float (&weights)[attention_columns][4], int step,
+                                          std::uint32_t (&a)[4]) {
+  const float(&left)[4] = weights[2 * step];
+  const float(&right)[4] = weights[2 * step + 1];
+  a[0] = pack_pair(left[0], left[1]);
+  a[1] = pack_pair(left[2], left[3]);
+  a[2] = pack_pair(right[0], right[1]);
+  a[3] = pack_pair(right[2], right[3]);
+}
+
+// low, high += weights times V, over 16 positions: dimensions `dim` .. dim + 7 and the next 8.
+template <int HeadDim>
+__device__ __forceinline__ void add_values(float (&low)[4], float (&high)[4],
+                                           const std::uint32_t (&weights)[4],
+                                           const bfloat16* values, int step, int dim) {
+  const int lane = static_cast<int>(threadIdx.x) % warp_threads;
+  // Matrices: positions 0-7 and 8-15 of the step by dimensions 0-7, then by dimensions 8-15.
+  const int row = step * 16 + lane / 8 % 2 * 8 + lane % 8;
+  std::uint32_t b[4];
+  load_matrices_transposed(b, values + row * attention_pitch<HeadDim> + lane / 16 * 8 + dim);
+  mma_step(low, weights, b[0], b[1]);
+  mma_step(high, weights, b[2], b[3]);
+}
+
+// The sums of one tile alone, by one warp. Shape: keys, values [64][pitch].
 template <int HeadDim>
 __device__ __forceinline__ void attend_tile(attention_sums<HeadDim>& sums,
                                             const std::uint32_t (&query)[HeadDim / 16][4],
                                             const bfloat16* keys, const bfloat16* values,
                                             std::int64_t tile_position, const visible_range& seen,
                                             float scale_log2) {
-  constexpr int pitch = attention_pitch<HeadDim>;
-  constexpr int column_tiles = attention_tile_positions / 8;
-  const int lane = static_cast<int>(threadIdx.x) % warp_threads;
-  float scores[column_tiles][4];
+  float scores[attention_columns][4];
 #pragma unroll
-  for (int j = 0; j < column_tiles; ++j) {
-    float(&d)[4] = scores[j];
-    d[0] = d[1] = d[2] = d[3] = 0.0F;
-    // Lane l names the row of matrix l/8 that it addresses: 8 positions, 8 dimensions each.
-    const bfloat16* const row = keys + (j * 8 + lane % 8) * pitch + lane / 8 * 8;
-#pragma unroll
-    for (int step = 0; step < HeadDim / 16; step += 2) {
-      std::uint32_t b[4];
-      load_matrices(b, row + step * 16);
-      mma_step(d, query[step], b[0], b[1]);
-      mma_step(d, query[step + 1], b[2], b[3]);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const std::int64_t position = tile_position + j * 8 + lane % 4 * 2 + i % 2;
-      const bool visible = position >= seen.first[i / 2] && position <= seen.last[i / 2];
-      d[i] = visible ? __fmul_rn(d[i], scale_log2) : -INFINITY;
-    }
+  for (int j = 0; j < attention_columns; ++j) {
+    score_columns<HeadDim>(scores[j], query, keys, j * 8, tile_position, seen, scale_log2);
   }
   weigh(scores, 0, sums.maximum[0], sums.weight[0]);
   weigh(scores, 1, sums.maximum[1], sums.weight[1]);
@@ -135,19 +169,11 @@ __device__ __forceinline__ void attend_tile(attention_sums<HeadDim>& sums,
   }
 #pragma unroll
   for (int step = 0; step < attention_tile_positions / 16; ++step) {
-    const float(&left)[4] = scores[2 * step];
-    const float(&right)[4] = scores[2 * step + 1];
-    const std::uint32_t a[4] = {pack_pair(left[0], left[1]), pack_pair(left[2], left[3]),
-                                pack_pair(right[0], right[1]), pack_pair(right[2], right[3])};
-    // Matrices: positions 0-7 and 8-15 of the step by dimensions 0-7, then by dimensions 8-15.
-    const bfloat16* const row =
-        values + (step * 16 + lane / 8 % 2 * 8 + lane % 8) * pitch + lane / 16 * 8;
+    std::uint32_t a[4];
+    pack_step(scores, step, a);
 #pragma unroll
     for (int i = 0; i < HeadDim / 8; i += 2) {
-      std::uint32_t b[4];
-      load_matrices_transposed(b, row + i * 8);
-      mma_step(sums.out[i], a, b[0], b[1]);
-      mma_step(sums.out[i + 1], a, b[2], b[3]);
+      add_values<HeadDim>(sums.out[i], sums.out[i + 1], a, values, step, i * 8);
     }
   }
 }

@@ -1,5 +1,5 @@
 // Benchmarks of the CUDA kernels, against the device's own copy.
-//   kernels_cuda_bench [matmul] [attention]      (default: all)
+//   kernels_cuda_bench [matmul] [attention] [layer]      (default: all)
 #include <cstdio>
 #include <cstring>
 
@@ -8,6 +8,7 @@
 namespace troupe::kernels::cuda {
 void bench_matmul(cudaStream_t stream, double copy_gbytes);
 void bench_attention(cudaStream_t stream, double copy_gbytes);
+void bench_layer(cudaStream_t stream, double copy_gbytes);
 }  // namespace troupe::kernels::cuda
 
 int main(int count, char** arguments) {
@@ -29,8 +30,10 @@ int main(int count, char** arguments) {
   std::printf("%s: copy %.0f GB/s (read plus written)\n", properties.name, copy);
   if (wanted("matmul")) bench_matmul(stream, copy);
   if (wanted("attention")) bench_attention(stream, copy);
+  if (wanted("layer")) bench_layer(stream, copy);
   const cudaError_t code = cudaDeviceSynchronize();
-  if (code != cudaSuccess)
+  if (code != cudaSuccess) {
     std::fprintf(stderr, "kernels_cuda_bench: %s\n", cudaGetErrorString(code));
+  }
   return code == cudaSuccess ? 0 : 1;
 }

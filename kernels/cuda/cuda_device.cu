@@ -102,14 +102,15 @@ base::result<device_peaks> cuda_device::measure_peaks() {
                              .runs = 1,
                              .run_begin = {0, inputs},
                              .padded_run_begin = {0, inputs}};
-  const std::span<std::byte> work = queue->workspace(scratch::matmul, matmul_workspace_bytes());
-  const matmul_launch product{.input = input.data(),
-                              .input_stride = inputs,
-                              .rows = rows,
-                              .weights = &shape,
-                              .output = reinterpret_cast<float*>(output.data()),
-                              .output_stride = outputs,
-                              .workspace = {work.data(), work.size()}};
+  matmul_launch product{.input = input.data(),
+                        .input_stride = inputs,
+                        .rows = rows,
+                        .weights = &shape,
+                        .output = reinterpret_cast<float*>(output.data()),
+                        .output_stride = outputs,
+                        .workspace = {}};
+  const auto work = queue->workspace(scratch::matmul, matmul_workspace_bytes(product));
+  product.workspace = {work.data(), work.size()};
   const double us = median_us(queue->stream(), 7, 4, [&](int) {
     queue->note(matmul(queue->stream(), product), "measuring a product");
   });

@@ -29,12 +29,13 @@ constexpr std::size_t aligned(std::size_t bytes) {
 }
 
 matmul_weights weights_of(const packed_tensor& packed) {
-  matmul_weights made{.data = packed.device_rows(),
-                      .is_bfloat16 = packed.type() == dtype::bfloat16,
-                      .outputs = packed.outputs(),
-                      .inputs = packed.inputs(),
-                      .padded_inputs = packed.padded_inputs(),
-                      .runs = static_cast<int>(packed.run_ends().size())};
+  matmul_weights made{
+      .data = packed.device_rows(),
+      .type = packed.type() == dtype::bfloat16 ? weight_type::bfloat16 : weight_type::float32,
+      .outputs = packed.outputs(),
+      .inputs = packed.inputs(),
+      .padded_inputs = packed.padded_inputs(),
+      .runs = static_cast<int>(packed.run_ends().size())};
   int run = 0;
   for (const std::int64_t end : packed.run_ends()) {
     const std::int64_t length = end - made.run_begin[run];

@@ -145,7 +145,8 @@ matmul_launch fusion::product(const matmul_op& op) const {
           .weights = &op.weights,
           .bias = op.bias,
           .output = op.output.row<float>(0),
-          .output_stride = op.output.row_stride};
+          .output_stride = op.output.row_stride,
+          .workspace = {}};
 }
 
 void fusion::launch_gate() {
@@ -163,7 +164,7 @@ void fusion::launch_gate() {
 void fusion::launch(const matmul_op& op) { multiply(product(op)); }
 
 void fusion::multiply(matmul_launch what) {
-  const auto work = on_.workspace(scratch::matmul, matmul_workspace_bytes());
+  const auto work = on_.workspace(scratch::matmul, matmul_workspace_bytes(what));
   what.workspace = {work.data(), work.size()};
   on_.note(matmul(on_.stream(), what), "a matrix product");
 }

@@ -3,9 +3,10 @@
 //
 // Kernels of one stream overlap at their edges (programmatic dependent launch): a kernel may start
 // while the one before still runs. So EVERY kernel, in every thread that touches memory which
-// another kernel writes or still reads, calls wait_for_previous() first; before it only constants
-// (weights) may be read. That makes the chain transitive: when it returns, all earlier kernels are
-// done and their writes are visible. release_next() early lets the next kernel's prologue overlap.
+// another kernel writes or still reads, calls wait_for_previous() first; before it only what no
+// kernel of the step writes may be read: constants, step data, the cache of earlier steps. That
+// makes the chain transitive: when it returns, all earlier kernels are done and their writes are
+// visible. release_next() early lets the next kernel's prologue overlap.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -1,4 +1,4 @@
-// What every bfloat16 product is made of.
+// What every tensor-core product shares: arguments, segments, the rows of a tile, float8.
 #pragma once
 
 #include "kernels/cuda/mma.cuh"
@@ -7,12 +7,59 @@
 
 namespace troupe::kernels::cuda {
 
-// 32 inputs: two steps. A lane's 16 bytes of output l/4 (`low`), of output l/4 + 8 (`high`) and of
-// batch row l/4, each from input 8 (l % 4) on.
-__device__ __forceinline__ void mma_chunk(float (&d)[4], const uint4& low, const uint4& high,
-                                          const uint4& row) {
-  mma_step(d, low.x, high.x, low.y, high.y, row.x, row.y);
-  mma_step(d, low.z, high.z, low.w, high.w, row.z, row.w);
+struct matmul_kernel_args {
+  const bfloat16* input = nullptr;
+  std::int64_t input_stride = 0;
+  int rows = 0;
+  matmul_weights weights;
+  bool constant_weights = true;  // else the kernel before writes them
+  const float* bias = nullptr;
+  float* output = nullptr;
+  std::int64_t output_stride = 0;
+  gate fused = gate::none;
+  void* gated = nullptr;
+  bool gated_is_bfloat16 = true;
+  std::int64_t gated_stride = 0;
+  float4* stack = nullptr;  // the tiled kernel's pending sums of runs
+  // Of wgmma with few rows: how many runs of a tile are done (zero between launches), their sums.
+  unsigned* done = nullptr;
+  float4* partials = nullptr;
+};
+
+__device__ __forceinline__ int segment_inputs(const matmul_weights& weights) {
+  return weights.scales == nullptr ? matmul_segment : matmul_float8_segment;
+}
+
+// What segments of one output are multiplied by, in ascending order of padded inputs.
+struct segment_scales {
+  const float* of = nullptr;  // null: 1
+
+  __device__ __forceinline__ segment_scales(const matmul_weights& weights, std::int64_t output) {
+    if (weights.scales == nullptr || output >= weights.outputs) return;
+    of = weights.scales +
+         output / matmul_scale_outputs * (weights.padded_inputs / matmul_float8_segment);
+  }
+  // Of the segment that starts at this column of the weights.
+  __device__ __forceinline__ float at(int padded_input) const {
+    return of == nullptr ? 1.0F : of[padded_input / matmul_float8_segment];
+  }
+};
+
+// Float8 weights lie in groups of 64 inputs, four steps of 16, as the lanes of a quad need them:
+// lane t's 16 bytes hold, of each step in turn, inputs 2 t, 2 t + 1, 2 t + 8 and 2 t + 9.
+//
+// Two e4m3 in the low (`upper` false) or high half of `four` as bfloat16, exactly. NaN becomes 480.
+template <bool Upper>
+__device__ __forceinline__ std::uint32_t float8_pair(std::uint32_t four) {
+  // Each byte to the top of its half; exponent and mantissa go to where bfloat16 has them, then the
+  // exponent's bias from 7 to 127 by a product with 2^120, which is exact (subnormals too).
+  const std::uint32_t spread = __byte_perm(four, 0, Upper ? 0x3424 : 0x1404);
+  const std::uint32_t biased = (spread & 0x80008000U) | ((spread & 0x7F007F00U) >> 4);
+  std::uint32_t value = 0;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+      : "=r"(value)
+      : "r"(biased), "r"(0x7B807B80U), "r"(0x80008000U));  // minus zero keeps a zero's sign
+  return value;
 }
 
 // The row of the weights behind row `i` of a kernel's tile that starts at output `first`. With a
@@ -30,21 +77,6 @@ struct tile_rows {
   }
 };
 
-struct matmul_kernel_args {
-  const bfloat16* input = nullptr;
-  std::int64_t input_stride = 0;
-  int rows = 0;
-  matmul_weights weights;
-  const float* bias = nullptr;
-  float* output = nullptr;
-  std::int64_t output_stride = 0;
-  gate fused = gate::none;
-  void* gated = nullptr;
-  bool gated_is_bfloat16 = true;
-  std::int64_t gated_stride = 0;
-  float4* stack = nullptr;  // the tiled kernel's pending sums of runs
-};
-
 __device__ __forceinline__ void store_gated(const matmul_kernel_args& args, std::int64_t row,
                                             std::int64_t output, float gate_value, float up_value) {
   const float value = gated_value(args.fused, gate_value, up_value);
@@ -60,9 +92,14 @@ __device__ __forceinline__ void store_gated(const matmul_kernel_args& args, std:
 inline constexpr int matmul_few_rows_max = 64;
 [[nodiscard]] bool matmul_takes_few_rows(const matmul_weights& weights, std::int64_t rows);
 [[nodiscard]] cudaError_t matmul_few_rows(cudaStream_t stream, const matmul_kernel_args& args);
-// Many rows: tiles of 128 outputs by 128 rows through shared memory.
+// Many rows by mma.sync: tiles of 128 outputs by 128 rows through shared memory. bfloat16 weights.
 [[nodiscard]] cudaError_t matmul_tiled(cudaStream_t stream, const matmul_kernel_args& args);
 // Units: bytes of matmul_kernel_args::stack.
 [[nodiscard]] std::size_t matmul_tiled_stack_bytes();
+
+// Writes the float8 weights of `count` outputs from `first` on as bfloat16, unscaled.
+// Shape: to [count][padded_inputs]
+[[nodiscard]] cudaError_t widen_float8(cudaStream_t stream, const matmul_weights& weights,
+                                       std::int64_t first, std::int64_t count, bfloat16* to);
 
 }  // namespace troupe::kernels::cuda

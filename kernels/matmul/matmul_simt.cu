@@ -53,7 +53,10 @@ cudaError_t matmul_simt(cudaStream_t stream, const matmul_launch& what) {
   constexpr std::int64_t grid_rows_max = 32'768;  // below the limit of a grid's second dimension
   const auto rows = static_cast<unsigned>(min(what.rows, grid_rows_max));
   const launch_shape shape{.grid = dim3(tiles, rows), .block = dim3(warps * warp_threads)};
-  if (weights.is_bfloat16) return launch(stream, shape, simt_kernel<bfloat16>, what, weights);
+  if (weights.type == weight_type::float8_e4m3) return cudaErrorNotSupported;
+  if (weights.type == weight_type::bfloat16) {
+    return launch(stream, shape, simt_kernel<bfloat16>, what, weights);
+  }
   return launch(stream, shape, simt_kernel<float>, what, weights);
 }
 

@@ -18,16 +18,15 @@ constexpr int warp_tokens = 32;
 constexpr int row_tiles = warp_outputs / 16;
 constexpr int token_tiles = warp_tokens / 8;
 constexpr int units = matmul_k_tile / 8;  // of 16 bytes, a row of a tile has
-constexpr int segment_tiles = matmul_segment / matmul_k_tile;
 constexpr int operand_bytes = 128 * matmul_k_tile * 2;
 constexpr int stage_bytes = 2 * operand_bytes;
 constexpr int stack_levels = 3;  // pending sums of 8 runs
 constexpr int accumulators = row_tiles * token_tiles * 4;
 
-// Rows alternate which half of the banks their first 64 bytes take, so that the eight lanes of one
-// access (two rows by 64 bytes) meet no conflict.
+// Neighbouring rows take their 32 bytes of a step from different banks, so that the sixteen lanes
+// of one access (four rows by 32 bytes) meet no conflict.
 __device__ __forceinline__ int unit_at(int row, int unit) {
-  return row * units + (unit ^ ((row & 1) << 2));
+  return row * units + (unit ^ ((row & 3) << 1));
 }
 
 struct tile_place {
@@ -78,7 +77,24 @@ struct copy_rows {
   }
 };
 
-// One K tile from shared memory: two chunks of 32 inputs.
+// This lane's 4 inputs of a row's step, the same as in matmul_few_rows.cu: before sm_90 the bits
+// depend on which eight of the sixteen come first.
+template <bool Float8>
+__device__ __forceinline__ uint2 step_piece(const uint4* tile, int row, int step) {
+  const int lane = static_cast<int>(threadIdx.x) % 4;
+  if constexpr (Float8) {
+    const auto* const first = reinterpret_cast<const std::uint32_t*>(tile + unit_at(row, step * 2));
+    const auto* const second =
+        reinterpret_cast<const std::uint32_t*>(tile + unit_at(row, step * 2 + 1));
+    return make_uint2(first[lane], second[lane]);
+  } else {
+    const uint4* const unit = tile + unit_at(row, step * 2 + lane % 2);
+    return reinterpret_cast<const uint2*>(unit)[lane / 2];
+  }
+}
+
+// One K tile from shared memory: four steps of 16 inputs.
+template <bool Float8>
 __device__ __forceinline__ void multiply_stage(const uint4* weights, const uint4* input,
                                                float (&d)[row_tiles][token_tiles][4]) {
   const int warp = static_cast<int>(threadIdx.x) / warp_threads;
@@ -86,31 +102,20 @@ __device__ __forceinline__ void multiply_stage(const uint4* weights, const uint4
   const int output = warp % 2 * warp_outputs + lane / 4;
   const int token = warp / 2 * warp_tokens + lane / 4;
 #pragma unroll
-  for (int chunk = 0; chunk < 2; ++chunk) {
-    const int unit = chunk * 4 + lane % 4;
-    uint4 low[row_tiles];
-    uint4 high[row_tiles];
+  for (int step = 0; step < matmul_k_tile / 16; ++step) {
+    uint2 low[row_tiles];
+    uint2 high[row_tiles];
 #pragma unroll
     for (int i = 0; i < row_tiles; ++i) {
-      low[i] = weights[unit_at(output + i * 16, unit)];
-      high[i] = weights[unit_at(output + i * 16 + 8, unit)];
-    }
-    uint4 rows[token_tiles];
-#pragma unroll
-    for (int j = 0; j < token_tiles; ++j) rows[j] = input[unit_at(token + j * 8, unit)];
-      // The two steps of a sum apart, so that neither waits for the other.
-#pragma unroll
-    for (int j = 0; j < token_tiles; ++j) {
-#pragma unroll
-      for (int i = 0; i < row_tiles; ++i) {
-        mma_step(d[i][j], low[i].x, high[i].x, low[i].y, high[i].y, rows[j].x, rows[j].y);
-      }
+      low[i] = step_piece<Float8>(weights, output + i * 16, step);
+      high[i] = step_piece<Float8>(weights, output + i * 16 + 8, step);
     }
 #pragma unroll
     for (int j = 0; j < token_tiles; ++j) {
+      const uint2 row = step_piece<Float8>(input, token + j * 8, step);
 #pragma unroll
       for (int i = 0; i < row_tiles; ++i) {
-        mma_step(d[i][j], low[i].z, high[i].z, low[i].w, high[i].w, rows[j].z, rows[j].w);
+        mma_step(d[i][j], low[i].x, high[i].x, low[i].y, high[i].y, row.x, row.y);
       }
     }
   }
@@ -123,12 +128,21 @@ __device__ __forceinline__ void clear(tile_sums& d) {
   for (int i = 0; i < accumulators; ++i) (&d[0][0][0])[i] = 0.0F;
 }
 
-// total += segment, which becomes zero.
-__device__ __forceinline__ void end_segment(tile_sums& total, tile_sums& segment) {
+// total += scale * segment, which becomes zero. The segment ends before this column of the weights.
+__device__ __forceinline__ void end_segment(const matmul_kernel_args& args, const tile_place& place,
+                                            int padded_end, tile_sums& total, tile_sums& segment) {
+  const int warp = static_cast<int>(threadIdx.x) / warp_threads;
 #pragma unroll
-  for (int i = 0; i < accumulators; ++i) {
-    float& sum = (&total[0][0][0])[i];
-    sum = __fadd_rn(sum, (&segment[0][0][0])[i]);
+  for (int i = 0; i < row_tiles; ++i) {
+    const std::int64_t output = place.first_output + warp % 2 * warp_outputs + i * 16;
+    const float scale = segment_scales(args.weights, output).at(padded_end - 1);
+#pragma unroll
+    for (int j = 0; j < token_tiles; ++j) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        total[i][j][k] = __fmaf_rn(scale, segment[i][j][k], total[i][j][k]);
+      }
+    }
   }
   clear(segment);
 }
@@ -221,6 +235,7 @@ struct k_cursor {
   }
 };
 
+template <bool Float8>
 __device__ __forceinline__ void multiply_tile(const matmul_kernel_args& args,
                                               const tile_place& place, uint4* shared,
                                               tile_sums& total) {
@@ -238,18 +253,20 @@ __device__ __forceinline__ void multiply_tile(const matmul_kernel_args& args,
     __pipeline_commit();
   };
   for (int stage = 0; stage < stages - 1; ++stage) fill(stage);
+  const int segment_tiles = segment_inputs(args.weights) / matmul_k_tile;
   int stage = 0;
   for (int run = 0; run < args.weights.runs; ++run) {
     const int tiles = k_tiles_of(args.weights, run);
+    const auto begin = static_cast<int>(args.weights.padded_run_begin[run]);
     for (int tile = 0; tile < tiles; ++tile) {
       __pipeline_wait_prior(stages - 2);
       __syncthreads();  // the stage is there for all, and all are done with the one to be filled
       fill((stage + stages - 1) % stages);
       const uint4* const from = shared + stage * 2 * operand_units;
-      multiply_stage(from, from + operand_units, segment);
+      multiply_stage<Float8>(from, from + operand_units, segment);
       stage = (stage + 1) % stages;
       if (tile % segment_tiles == segment_tiles - 1 || tile == tiles - 1) {
-        end_segment(total, segment);
+        end_segment(args, place, begin + (tile + 1) * matmul_k_tile, total, segment);
       }
     }
     end_run(args, run, total);
@@ -258,6 +275,7 @@ __device__ __forceinline__ void multiply_tile(const matmul_kernel_args& args,
   __syncthreads();  // before the next tile fills what others may still read
 }
 
+template <bool Float8>
 __global__ void __launch_bounds__(threads, 1)
     tiled_kernel(const __grid_constant__ matmul_kernel_args args) {
   extern __shared__ uint4 shared[];
@@ -277,7 +295,7 @@ __global__ void __launch_bounds__(threads, 1)
     const tile_place place{std::int64_t{within / group_tokens} * tile_outputs_count,
                            (group_first + within % group_tokens) * tile_tokens};
     tile_sums total;
-    multiply_tile(args, place, shared, total);
+    multiply_tile<Float8>(args, place, shared, total);
     store_tile(args, place, total);
   }
 }
@@ -291,13 +309,14 @@ std::size_t matmul_tiled_stack_bytes() {
 
 cudaError_t matmul_tiled(cudaStream_t stream, const matmul_kernel_args& args) {
   constexpr std::size_t shared = std::size_t{stages} * stage_bytes;
-  const cudaError_t allowed = allow_shared_memory(tiled_kernel, shared);
+  const auto kernel = args.weights.scales == nullptr ? tiled_kernel<false> : tiled_kernel<true>;
+  const cudaError_t allowed = allow_shared_memory(kernel, shared);
   if (allowed != cudaSuccess) return allowed;
   const std::int64_t tiles = (args.rows + tile_tokens - 1) / tile_tokens *
                              ((args.weights.outputs + tile_outputs_count - 1) / tile_outputs_count);
   const auto grid = static_cast<unsigned>(min(tiles, std::int64_t{multiprocessors()}));
   return launch(stream, {.grid = dim3(grid), .block = dim3(threads), .shared_bytes = shared},
-                tiled_kernel, args);
+                kernel, args);
 }
 
 }  // namespace troupe::kernels::cuda

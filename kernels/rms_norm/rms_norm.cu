@@ -45,64 +45,154 @@ __device__ __forceinline__ float block_sum(float value, float* shared) {
   return value;
 }
 
-template <class Element, int Width>
-__device__ __forceinline__ void norm_row(const rms_norm_launch& what, std::int64_t row,
-                                         std::int64_t offset, float sum, float* shared) {
-  const float* const from = what.input + row * what.input_stride + offset;
-  auto* const to = static_cast<Element*>(what.output) + row * what.output_stride + offset;
-  const float factor = norm_factor(block_sum(sum, shared), what.columns, what.epsilon);
-  for (int i = static_cast<int>(threadIdx.x) * Width; i < what.columns;
-       i += static_cast<int>(blockDim.x) * Width) {
-#pragma unroll
-    for (int k = 0; k < Width; ++k) {
-      to[i + k] = from_float<Element>(normed(from[i + k], factor, what.weight[i + k]));
+// What a thread has of a row: its values stay in registers between the sum and the norm, as far as
+// they fit, and weights, which are constants, come before what the kernel before writes.
+template <int Width>
+struct thread_columns {
+  static constexpr int kept = 4;  // groups of Width
+  float values[kept][Width];
+  float weights[kept][Width];
+
+  __device__ __forceinline__ static int column(int group) {
+    return (static_cast<int>(threadIdx.x) + group * static_cast<int>(blockDim.x)) * Width;
+  }
+  __device__ __forceinline__ static void load(const float* from, float (&into)[Width]) {
+    if constexpr (Width == 4) {
+      const float4 four = *reinterpret_cast<const float4*>(from);
+      into[0] = four.x;
+      into[1] = four.y;
+      into[2] = four.z;
+      into[3] = four.w;
+    } else {
+      into[0] = *from;
     }
+  }
+  __device__ __forceinline__ void load_weights(const rms_norm_launch& what) {
+#pragma unroll
+    for (int group = 0; group < kept; ++group) {
+      if (column(group) >= what.columns) break;
+#pragma unroll
+      for (int k = 0; k < Width; ++k) weights[group][k] = what.weight[column(group) + k];
+    }
+  }
+};
+
+template <class Element, int Width>
+__device__ __forceinline__ void store_normed(const rms_norm_launch& what, Element* to, float factor,
+                                             const float (&values)[Width],
+                                             const float (&weights)[Width]) {
+#pragma unroll
+  for (int k = 0; k < Width; ++k) {
+    to[k] = from_float<Element>(normed(values[k], factor, weights[k]));
+  }
+}
+
+// A block's norm of one row: get(column, values) reads a group of it, put(column, values) leaves it
+// in memory, apart so that all reads are on their way at once.
+template <class Element, int Width, class Get, class Put>
+__device__ __forceinline__ void norm_row(const rms_norm_launch& what, const float* from,
+                                         Element* to, thread_columns<Width>& mine, float* shared,
+                                         const Get& get, const Put& put) {
+  using columns = thread_columns<Width>;
+  float sum = 0.0F;
+  const auto square = [&](const float(&values)[Width]) {
+#pragma unroll
+    for (int k = 0; k < Width; ++k) sum = __fmaf_rn(values[k], values[k], sum);
+  };
+#pragma unroll
+  for (int group = 0; group < columns::kept; ++group) {
+    if (columns::column(group) < what.columns) get(columns::column(group), mine.values[group]);
+  }
+#pragma unroll
+  for (int group = 0; group < columns::kept; ++group) {
+    if (columns::column(group) >= what.columns) continue;
+    put(columns::column(group), mine.values[group]);
+    square(mine.values[group]);
+  }
+  for (int group = columns::kept; columns::column(group) < what.columns; ++group) {
+    float values[Width];
+    get(columns::column(group), values);
+    put(columns::column(group), values);
+    square(values);
+  }
+  const float factor = norm_factor(block_sum(sum, shared), what.columns, what.epsilon);
+#pragma unroll
+  for (int group = 0; group < columns::kept; ++group) {
+    const int at = columns::column(group);
+    if (at < what.columns) {
+      store_normed(what, to + at, factor, mine.values[group], mine.weights[group]);
+    }
+  }
+  for (int group = columns::kept; columns::column(group) < what.columns; ++group) {
+    const int at = columns::column(group);
+    float values[Width];
+    float weights[Width];
+    columns::load(from + at, values);
+#pragma unroll
+    for (int k = 0; k < Width; ++k) weights[k] = what.weight[at + k];
+    store_normed(what, to + at, factor, values, weights);
   }
 }
 
 template <class Element, int Width>
 __global__ void block_norm_kernel(const __grid_constant__ rms_norm_launch what) {
   __shared__ float shared[warp_threads];
+  thread_columns<Width> mine;
+  mine.load_weights(what);
   wait_for_previous();
   release_next();
   for (std::int64_t at = blockIdx.x; at < what.rows * what.heads; at += gridDim.x) {
     const std::int64_t row = at / what.heads;
     const std::int64_t offset = at % what.heads * what.columns;
     const float* const from = what.input + row * what.input_stride + offset;
-    float sum = 0.0F;
-    for (int i = static_cast<int>(threadIdx.x) * Width; i < what.columns;
-         i += static_cast<int>(blockDim.x) * Width) {
-#pragma unroll
-      for (int k = 0; k < Width; ++k) sum = __fmaf_rn(from[i + k], from[i + k], sum);
-    }
-    norm_row<Element, Width>(what, row, offset, sum, shared);
+    auto* const to = static_cast<Element*>(what.output) + row * what.output_stride + offset;
+    norm_row(
+        what, from, to, mine, shared,
+        [&](int column, float(&values)[Width]) {
+          thread_columns<Width>::load(from + column, values);
+        },
+        [](int, const float(&)[Width]) {});
   }
+}
+
+// Which may start anywhere: the order of the sum depends on the target's alignment alone.
+template <int Width>
+__device__ __forceinline__ void load_addends(const float* from, float (&into)[Width]) {
+  if (reinterpret_cast<std::uintptr_t>(from) % (Width * sizeof(float)) == 0) {
+    thread_columns<Width>::load(from, into);
+    return;
+  }
+#pragma unroll
+  for (int k = 0; k < Width; ++k) into[k] = from[k];
 }
 
 template <class Element, int Width>
 __global__ void add_norm_kernel(const __grid_constant__ add_rms_norm_launch what) {
   __shared__ float shared[warp_threads];
+  const rms_norm_launch& norm = what.norm;
+  thread_columns<Width> mine;
+  mine.load_weights(norm);
   wait_for_previous();
   release_next();
-  const rms_norm_launch& norm = what.norm;
   for (std::int64_t row = blockIdx.x; row < norm.rows; row += gridDim.x) {
     float* const target = what.target + row * norm.input_stride;
     const float* const addend = what.addend + row * what.addend_stride;
-    float sum = 0.0F;
-    for (int i = static_cast<int>(threadIdx.x) * Width; i < norm.columns;
-         i += static_cast<int>(blockDim.x) * Width) {
-      float values[Width];
+    auto* const to = static_cast<Element*>(norm.output) + row * norm.output_stride;
+    norm_row(
+        norm, target, to, mine, shared,
+        [&](int column, float(&values)[Width]) {
+          float addends[Width];
+          thread_columns<Width>::load(target + column, values);
+          load_addends(addend + column, addends);
 #pragma unroll
-      for (int k = 0; k < Width; ++k) {
-        values[k] = added(target[i + k], addend[i + k], what.bias, i + k);
-      }
+          for (int k = 0; k < Width; ++k) {
+            values[k] = added(values[k], addends[k], what.bias, column + k);
+          }
+        },
+        [&](int column, const float(&values)[Width]) {
 #pragma unroll
-      for (int k = 0; k < Width; ++k) {
-        target[i + k] = values[k];
-        sum = __fmaf_rn(values[k], values[k], sum);
-      }
-    }
-    norm_row<Element, Width>(norm, row, 0, sum, shared);
+          for (int k = 0; k < Width; ++k) target[column + k] = values[k];
+        });
   }
 }
 
