@@ -66,12 +66,15 @@ template <class... Parameters, class... Arguments>
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
-// Of the current device.
+// Of the current device; of a process's first, which the others are taken to resemble.
 [[nodiscard]] inline int multiprocessors() {
-  int device = 0;
-  int count = 1;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  static const int count = [] {
+    int device = 0;
+    int found = 1;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device);
+    return found;
+  }();
   return count;
 }
 

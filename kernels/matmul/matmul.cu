@@ -26,15 +26,10 @@ bool for_tensor_cores(const matmul_launch& what) {
 matmul_kernel choice_for(const matmul_launch& what) {
   if (!for_tensor_cores(what)) return matmul_kernel::simt;
   const matmul_weights& weights = *what.weights;
-  const bool float8 = weights.type == weight_type::float8_e4m3;
   const bool fits = what.fused == gate::none || wgmma_can_fuse_gate(weights);
   if (!has_wgmma() || !fits) {
     return matmul_takes_few_rows(weights, what.rows) ? matmul_kernel::few_rows
                                                      : matmul_kernel::tiled;
-  }
-  constexpr int few_rows_max = 4;  // from there on the warpgroups' kernel is faster
-  if (!float8 && what.rows <= few_rows_max && matmul_takes_few_rows(weights, what.rows)) {
-    return matmul_kernel::few_rows;
   }
   return what.rows <= wgmma_few_rows_max && weights.outputs <= wgmma_outputs_max
              ? matmul_kernel::wgmma_few_rows
@@ -77,6 +72,7 @@ struct workspace_parts {
     if (choice == matmul_kernel::wgmma_few_rows) {
       scratch = wgmma_partial_bytes(weights, what.rows);
     }
+    if (choice == matmul_kernel::wgmma_many_rows) scratch = wgmma_stack_bytes(weights);
   }
   std::size_t bytes() const { return wgmma_counter_bytes + widened + scratch; }
 };

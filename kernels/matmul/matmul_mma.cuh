@@ -20,7 +20,7 @@ struct matmul_kernel_args {
   void* gated = nullptr;
   bool gated_is_bfloat16 = true;
   std::int64_t gated_stride = 0;
-  float4* stack = nullptr;  // the tiled kernel's pending sums of runs
+  float4* stack = nullptr;  // pending sums of runs of the kernels for many rows
   // Of wgmma with few rows: how many runs of a tile are done (zero between launches), their sums.
   unsigned* done = nullptr;
   float4* partials = nullptr;

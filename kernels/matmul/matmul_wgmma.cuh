@@ -7,11 +7,11 @@
 
 namespace troupe::kernels::cuda {
 
-// Few rows: CTAs of one warpgroup, 64 outputs of one run at a time.
+// Few rows: every weight read once.
 inline constexpr int wgmma_few_rows_max = 128;
 inline constexpr std::int64_t wgmma_outputs_max = 1 << 20;  // of the kernel for few rows
-// Of matmul_kernel_args::done: one for 64 outputs.
-inline constexpr std::size_t wgmma_counter_bytes = wgmma_outputs_max / 64 * sizeof(unsigned);
+// Of matmul_kernel_args::done: one for 32 outputs or more.
+inline constexpr std::size_t wgmma_counter_bytes = wgmma_outputs_max / 32 * sizeof(unsigned);
 
 // Whether this device and this build have wgmma.
 [[nodiscard]] bool has_wgmma();
@@ -19,6 +19,9 @@ inline constexpr std::size_t wgmma_counter_bytes = wgmma_outputs_max / 64 * size
 [[nodiscard]] bool wgmma_can_fuse_gate(const matmul_weights& weights);
 // Units: bytes of matmul_kernel_args::partials.
 [[nodiscard]] std::size_t wgmma_partial_bytes(const matmul_weights& weights, std::int64_t rows);
+
+// Units: bytes of matmul_kernel_args::stack for the kernel for many rows.
+[[nodiscard]] std::size_t wgmma_stack_bytes(const matmul_weights& weights);
 
 // Rows: 1 .. wgmma_few_rows_max. Errors: the launch's.
 [[nodiscard]] cudaError_t wgmma_few_rows(cudaStream_t stream, const matmul_kernel_args& args);

@@ -1,30 +1,56 @@
-// Few rows of the batch: bound by reading the weights. A CTA takes 64 outputs of one run at a time:
-// one warp fetches K tiles, as many in flight as shared memory holds, the next product's while the
-// last is stored; one warpgroup multiplies. Who finishes the last run of 64 outputs adds the runs.
+// Few rows of the batch: bound by reading the weights. A CTA takes items: up to 64 outputs for each
+// of its warpgroups, by one run of the inputs or two. One warp fetches, as many stages in flight as
+// shared memory holds, the next item's while the last is stored; the warpgroups multiply. Who
+// finishes the last runs of some outputs adds them up.
 #include "kernels/matmul/wgmma_pipeline.cuh"
 
 namespace troupe::kernels::cuda {
 namespace {
 
-constexpr int threads = warpgroup_threads + warp_threads;
-// With so many CTAs on a multiprocessor of 228 KiB, each with 1 KiB of the system's.
-constexpr int shared_bytes_max(int residents) { return 228 * 1024 / residents - 1024; }
+// How the work is cut into items.
+struct few_rows_plan {
+  int group_outputs = 64;  // of a warpgroup: a multiple of 16
+  int item_runs = 1;       // 1 or 2, which are a pair of the tree
+  int tiles = 0;           // of the outputs of a CTA
+  int parts = 1;           // of the runs
 
-// A stage: 128 bytes of 64 outputs, which are 64 inputs (float8: 128, one segment).
+  __host__ __device__ __forceinline__ int items() const { return tiles * parts; }
+};
+
+constexpr int producer_registers = 40;  // setmaxnreg: 40 + 2 * 232 = 3 * 168, all there are
+constexpr int consumer_registers = 232;
+
+// The N of wgmma for so many rows.
+int tokens_for(std::int64_t rows) {
+  int tokens = 8;
+  while (tokens < rows) tokens *= 2;
+  return tokens;
+}
+// Warpgroups that multiply: two share more rows of the batch.
+constexpr int groups_for(int tokens) { return tokens >= 32 ? 2 : 1; }
+// Registers for the sums of two runs at once?
+constexpr int item_runs_max(int tokens) { return tokens <= 64 ? 2 : 1; }
+
+// `Residents` CTAs share a multiprocessor.
+// A stage: 128 bytes of the outputs, which are 64 inputs (float8: 128, one segment).
 template <int Tokens, bool Float8, int Residents>
 struct few_rows_shape {
   static constexpr int tokens = Tokens;
   static constexpr int cluster = 1;
   static constexpr bool float8 = Float8;
+  static constexpr int groups = groups_for(Tokens);
+  // With two the producer has a warpgroup too, to give its registers away.
+  static constexpr int threads =
+      groups * warpgroup_threads + (groups == 1 ? warp_threads : warpgroup_threads);
   static constexpr int stage_inputs = Float8 ? matmul_float8_segment : matmul_k_tile;
-  static constexpr int weights_bytes = weights_group_bytes;
+  static constexpr int weights_bytes = groups * weights_group_bytes;
   static constexpr int tile_bytes = Tokens * k_tile_row_bytes;  // of 64 inputs
   static constexpr int input_bytes = tile_bytes * (stage_inputs / matmul_k_tile);
   static constexpr int stage_bytes = weights_bytes + input_bytes;
-  static constexpr int stages =
-      (shared_bytes_max(Residents) - swizzle_atom_bytes - barrier_area_bytes) / stage_bytes;
-  static constexpr int shared_bytes =
-      stages * stage_bytes + swizzle_atom_bytes + barrier_area_bytes;
+  // Of 228 KiB, 1 KiB a CTA is the system's.
+  static constexpr int fixed_bytes = swizzle_atom_bytes + barrier_area_bytes;
+  static constexpr int stages = (228 * 1024 / Residents - 1024 - fixed_bytes) / stage_bytes;
+  static constexpr int shared_bytes = stages * stage_bytes + fixed_bytes;
 };
 
 // The stages of all that this CTA takes, one after the other.
@@ -35,22 +61,31 @@ struct stage_walk {
   int step = 0;
   int steps = 0;
 
-  __device__ __forceinline__ explicit stage_walk(const matmul_kernel_args& args, int items)
+  __device__ __forceinline__ stage_walk(const matmul_weights& weights, const few_rows_plan& plan)
       : item(static_cast<int>(blockIdx.x)) {
-    settle(args, items);
+    if (item >= plan.items()) return;
+    run = item % plan.parts * plan.item_runs;
+    settle(weights, plan);
   }
-  __device__ __forceinline__ void settle(const matmul_kernel_args& args, int items) {
-    for (; item < items; item += static_cast<int>(gridDim.x)) {
-      run = item % args.weights.runs;
-      steps = k_tiles_of(args.weights, run) * matmul_k_tile / Shape::stage_inputs;
-      if (steps > 0) return;
-    }
-  }
-  __device__ __forceinline__ void next(const matmul_kernel_args& args, int items) {
+  __device__ __forceinline__ void next(const matmul_weights& weights, const few_rows_plan& plan) {
     if (++step < steps) return;
     step = 0;
+    next_run(plan);
+    settle(weights, plan);
+  }
+
+ private:
+  __device__ __forceinline__ void next_run(const few_rows_plan& plan) {
+    if (++run % plan.item_runs != 0) return;
     item += static_cast<int>(gridDim.x);
-    settle(args, items);
+    run = item % plan.parts * plan.item_runs;
+  }
+  // To the first run from here on that is not empty.
+  __device__ __forceinline__ void settle(const matmul_weights& weights, const few_rows_plan& plan) {
+    for (; item < plan.items(); next_run(plan)) {
+      steps = k_tiles_of(weights, run) * matmul_k_tile / Shape::stage_inputs;
+      if (steps > 0) return;
+    }
   }
 };
 
@@ -58,21 +93,25 @@ template <class Shape, bool Gated>
 struct fetcher {
   const wgmma_maps& maps;
   const matmul_kernel_args& args;
+  const few_rows_plan& plan;
   std::uint64_t once;  // the weights: first to leave the second-level cache
   std::uint64_t kept;
 
   // A stage is full after both of these.
   __device__ __forceinline__ void weights(const ring<Shape>& to,
                                           const stage_walk<Shape>& at) const {
-    barrier_arrive_expect(to.full(), Shape::weights_bytes);
-    const copy_target target{to.address(), to.full(), once};
+    barrier_arrive_expect(to.full(), Shape::groups * plan.group_outputs * k_tile_row_bytes);
     const int column =
         static_cast<int>(args.weights.padded_run_begin[at.run]) + at.step * Shape::stage_inputs;
-    const int tile = at.item / args.weights.runs;
-    if constexpr (Gated) {
-      copy_4d(target, maps.weights, column, tile * 4);
-    } else {
-      copy_2d(target, maps.weights, column, tile * 64);
+#pragma unroll
+    for (int group = 0; group < Shape::groups; ++group) {
+      const copy_target target{to.address() + group * weights_group_bytes, to.full(), once};
+      const int first = (at.item / plan.parts * Shape::groups + group) * plan.group_outputs;
+      if constexpr (Gated) {
+        copy_4d(target, maps.weights, column, first / 16);
+      } else {
+        copy_2d(target, maps.weights, column, first);
+      }
     }
   }
   __device__ __forceinline__ void input(const ring<Shape>& to, const stage_walk<Shape>& at) const {
@@ -91,73 +130,92 @@ struct fetcher {
 
 template <class Shape, bool Gated>
 __device__ __forceinline__ void produce(const wgmma_maps& maps, const matmul_kernel_args& args,
-                                        int items, ring<Shape> to) {
-  const fetcher<Shape, Gated> fetch{maps, args, policy_evict_first(), policy_evict_normal()};
-  stage_walk<Shape> at(args, items);
+                                        const few_rows_plan& plan, ring<Shape> to) {
+  const fetcher<Shape, Gated> fetch{maps, args, plan, policy_evict_first(), policy_evict_normal()};
+  stage_walk<Shape> at(args.weights, plan);
   // Weights are constants (but widened ones), the batch is not: fill the ring with weights while
   // the kernel before this one ends.
   if (!args.constant_weights) wait_for_previous();
   stage_walk<Shape> input_at = at;
   ring<Shape> input_to = to;
   int filled = 0;
-  for (; filled < Shape::stages && at.item < items; ++filled) {
+  for (; filled < Shape::stages && at.item < plan.items(); ++filled) {
     fetch.weights(to, at);
     to.advance();
-    at.next(args, items);
+    at.next(args.weights, plan);
   }
   wait_for_previous();
   for (; filled > 0; --filled) {
     fetch.input(input_to, input_at);
     input_to.advance();
-    input_at.next(args, items);
+    input_at.next(args.weights, plan);
   }
-  while (at.item < items) {
+  while (at.item < plan.items()) {
     to.wait_empty();
     fetch.weights(to, at);
     fetch.input(to, at);
     to.advance();
-    at.next(args, items);
+    at.next(args.weights, plan);
   }
 }
 
-// Leaves this run's sums in memory. In the CTA that is last of the tile's runs: d becomes their sum
-// by the tree, and true.
+// The threads of one of two warpgroups.
+__device__ __forceinline__ void group_sync() {
+  if (threadIdx.x < warpgroup_threads) {
+    named_sync<warpgroup_threads>(1);
+  } else {
+    named_sync<warpgroup_threads>(2);
+  }
+}
+
+// A warpgroup's part of an item.
+struct group_part {
+  int tile = 0;  // of one warpgroup's outputs
+  int part = 0;  // of the runs
+  int parts = 1;
+  unsigned* last = nullptr;  // in shared memory
+
+  __device__ __forceinline__ std::int64_t place(int of_part, int quads, int j) const {
+    const int thread = static_cast<int>(threadIdx.x) % warpgroup_threads;
+    return ((std::int64_t{tile} * parts + of_part) * quads + j) * warpgroup_threads + thread;
+  }
+};
+
+// Leaves this part's sums in memory. In the warpgroup that is last of the tile's parts: d becomes
+// their sum by the tree, and true.
 template <int Count>
-__device__ __forceinline__ bool join_runs(const matmul_kernel_args& args, int item, unsigned* last,
-                                          float (&d)[Count]) {
+__device__ __forceinline__ bool join_parts(const matmul_kernel_args& args, const group_part& of,
+                                           float (&d)[Count]) {
   constexpr int quads = Count / 4;
-  const int runs = args.weights.runs;
-  const int tile = item / runs;
-  const auto place = [&](int run, int j) {
-    return (std::int64_t{tile} * runs + run) * quads * warpgroup_threads + j * warpgroup_threads +
-           static_cast<int>(threadIdx.x);
-  };
 #pragma unroll
   for (int j = 0; j < quads; ++j) {
-    args.partials[place(item % runs, j)] =
+    args.partials[of.place(of.part, quads, j)] =
         make_float4(d[j * 4], d[j * 4 + 1], d[j * 4 + 2], d[j * 4 + 3]);
   }
   __threadfence();
-  named_sync<warpgroup_threads>(1);
-  if (threadIdx.x == 0) {
-    *last = atomicAdd(args.done + tile, 1U) == static_cast<unsigned>(runs) - 1 ? 1U : 0U;
-    if (*last != 0) args.done[tile] = 0;
+  group_sync();
+  if (threadIdx.x % warpgroup_threads == 0) {
+    const auto others = static_cast<unsigned>(of.parts) - 1;
+    *of.last = atomicAdd(args.done + of.tile, 1U) == others ? 1U : 0U;
+    if (*of.last != 0) args.done[of.tile] = 0;
     __threadfence();
   }
-  named_sync<warpgroup_threads>(1);
-  if (*static_cast<volatile unsigned*>(last) == 0) return false;
+  group_sync();
+  if (*static_cast<volatile unsigned*>(of.last) == 0) return false;
 #pragma unroll
   for (int j = 0; j < quads; ++j) {
     float4 sums[matmul_runs_max];
 #pragma unroll
-    for (int run = 0; run < matmul_runs_max; ++run) {
-      if (run < runs) sums[run] = __ldcg(args.partials + place(run, j));
+    for (int part = 0; part < matmul_runs_max; ++part) {
+      if (part < of.parts) sums[part] = __ldcg(args.partials + of.place(part, quads, j));
     }
-    const auto sum = [&](float float4::*part) {
-      float of[matmul_runs_max];
+    const auto sum = [&](float float4::*component) {
+      float parts[matmul_runs_max];
 #pragma unroll
-      for (int run = 0; run < matmul_runs_max; ++run) of[run] = run < runs ? sums[run].*part : 0.0F;
-      return tree_of_runs(of, runs);
+      for (int part = 0; part < matmul_runs_max; ++part) {
+        parts[part] = part < of.parts ? sums[part].*component : 0.0F;
+      }
+      return tree_of_runs(parts, of.parts);
     };
     d[j * 4] = sum(&float4::x);
     d[j * 4 + 1] = sum(&float4::y);
@@ -167,29 +225,54 @@ __device__ __forceinline__ bool join_runs(const matmul_kernel_args& args, int it
   return true;
 }
 
+template <class Shape, int Count>
+__device__ __forceinline__ void multiply_one_run(ring<Shape>& from, int group,
+                                                 const matmul_weights& weights, int run,
+                                                 const row_scales& scales, float (&d)[Count]) {
+  if constexpr (Shape::float8) {
+    multiply_float8_run<Shape::tokens <= 64>(from, group, weights, run, scales, d);
+  } else {
+    multiply_run(from, group, weights, run, scales, d);
+  }
+}
+
 template <class Shape, bool Gated>
-__device__ __forceinline__ void consume(const matmul_kernel_args& args, int items, unsigned* last,
-                                        ring<Shape> from) {
+__device__ __forceinline__ void consume(const matmul_kernel_args& args, const few_rows_plan& plan,
+                                        unsigned* last, ring<Shape> from) {
+  constexpr int count = Shape::tokens / 2;
+  const int group = static_cast<int>(threadIdx.x) / warpgroup_threads;
   wait_for_previous();  // which may still read what this kernel writes
-  for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-    const int runs = args.weights.runs;
-    const int first = item / runs * 64;
-    float d[Shape::tokens / 2];
+  for (int item = static_cast<int>(blockIdx.x); item < plan.items();
+       item += static_cast<int>(gridDim.x)) {
+    const group_part part{.tile = item / plan.parts * Shape::groups + group,
+                          .part = item % plan.parts,
+                          .parts = plan.parts,
+                          .last = last + group};
+    const int first = part.tile * plan.group_outputs;
+    const int run = part.part * plan.item_runs;
     const row_scales scales(args, first);
-    if constexpr (Shape::float8) {
-      multiply_float8_run(from, args.weights, item % runs, scales, d);
+    float d[count];
+    if constexpr (Gated || item_runs_max(Shape::tokens) == 1) {
+      multiply_one_run(from, group, args.weights, run, scales, d);
     } else {
-      multiply_run(from, 0, args.weights, item % runs, scales, d);
+      for (int i = 0; i < plan.item_runs; ++i) {
+        float sums[count];
+        multiply_one_run(from, group, args.weights, run + i, scales, sums);
+#pragma unroll
+        for (int k = 0; k < count; ++k) d[k] = i == 0 ? sums[k] : __fadd_rn(d[k], sums[k]);
+      }
     }
-    if (!Gated && runs > 1 && !join_runs(args, item, last, d)) continue;
-    store_tile<Gated>(args, d, first, 0);
+    if (!Gated && plan.parts > 1 && !join_parts(args, part, d)) continue;
+    // Warps behind the tile's outputs multiplied what nobody fetched.
+    if (group_warp() * 16 < plan.group_outputs) store_tile<Gated>(args, d, first, 0);
   }
 }
 
 template <int Tokens, bool Gated, bool Float8, int Residents>
-__global__ void __launch_bounds__(threads, Residents)
+__global__ void __launch_bounds__(few_rows_shape<Tokens, Float8, Residents>::threads, Residents)
     few_rows_kernel(const __grid_constant__ wgmma_maps maps,
-                    const __grid_constant__ matmul_kernel_args args, int items) {
+                    const __grid_constant__ matmul_kernel_args args,
+                    const __grid_constant__ few_rows_plan plan) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using shape = few_rows_shape<Tokens, Float8, Residents>;
   extern __shared__ unsigned char shared[];
@@ -197,20 +280,27 @@ __global__ void __launch_bounds__(threads, Residents)
   const std::uint32_t memory =
       (begin + swizzle_atom_bytes - 1) / swizzle_atom_bytes * swizzle_atom_bytes;
   constexpr int ring_bytes = shape::stages * shape::stage_bytes;
-  auto* const last = reinterpret_cast<unsigned*>(shared + (memory - begin) + ring_bytes +
-                                                 barrier_area_bytes - sizeof(unsigned));
+  auto* const last =
+      reinterpret_cast<unsigned*>(shared + (memory - begin) + ring_bytes + barrier_area_bytes) -
+      shape::groups;
   const ring<shape> stages{.memory = memory, .barriers = memory + ring_bytes};
-  if (threadIdx.x == 0) init_ring<shape>(stages.barriers, 2, 4);
+  if (threadIdx.x == 0) init_ring<shape>(stages.barriers, 2, 4 * shape::groups);
   __syncthreads();
   release_next();
-  if (threadIdx.x >= warpgroup_threads) {
-    if (threadIdx.x == warpgroup_threads) {
+  if (threadIdx.x >= shape::groups * warpgroup_threads) {
+    if constexpr (shape::groups == 2) {
+      asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(producer_registers));
+    }
+    if (threadIdx.x == shape::groups * warpgroup_threads) {
       prefetch_map(maps.weights);
       prefetch_map(maps.input);
-      produce<shape, Gated>(maps, args, items, stages);
+      produce<shape, Gated>(maps, args, plan, stages);
     }
   } else {
-    consume<shape, Gated>(args, items, last, stages);
+    if constexpr (shape::groups == 2) {
+      asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(consumer_registers));
+    }
+    consume<shape, Gated>(args, plan, last, stages);
   }
 #else
   __trap();  // has_wgmma() is asked first
@@ -218,102 +308,118 @@ __global__ void __launch_bounds__(threads, Residents)
 }
 
 template <int Tokens, bool Gated, bool Float8, int Residents>
-cudaError_t launch_shape_of(cudaStream_t stream, const matmul_kernel_args& args) {
+cudaError_t launch_kernel(cudaStream_t stream, const matmul_kernel_args& args,
+                          const few_rows_plan& plan) {
   using shape = few_rows_shape<Tokens, Float8, Residents>;
   wgmma_maps maps;
-  const wgmma_boxes boxes{.weight_rows = 64, .input_rows = min(args.rows, Tokens)};
+  const wgmma_boxes boxes{.weight_rows = plan.group_outputs, .input_rows = min(args.rows, Tokens)};
   cudaError_t code = make_wgmma_maps(args, boxes, &maps);
   if (code != cudaSuccess) return code;
-  code =
-      allow_shared_memory(few_rows_kernel<Tokens, Gated, Float8, Residents>, shape::shared_bytes);
+  constexpr auto kernel = few_rows_kernel<Tokens, Gated, Float8, Residents>;
+  code = allow_shared_memory(kernel, shape::shared_bytes);
   if (code != cudaSuccess) return code;
-  const int items = static_cast<int>((args.weights.outputs + 63) / 64) * args.weights.runs;
-  const auto grid = static_cast<unsigned>(min(items, Residents * multiprocessors()));
-  return launch(stream,
-                {.grid = dim3(grid), .block = dim3(threads), .shared_bytes = shape::shared_bytes},
-                few_rows_kernel<Tokens, Gated, Float8, Residents>, maps, args, items);
+  const auto grid = static_cast<unsigned>(min(plan.items(), Residents * multiprocessors()));
+  return launch(
+      stream,
+      {.grid = dim3(grid), .block = dim3(shape::threads), .shared_bytes = shape::shared_bytes},
+      kernel, maps, args, plan);
 }
 
-// How much of so many CTAs' time the items take.
-double busy_share(const matmul_kernel_args& args, int residents) {
-  const auto items = static_cast<int>((args.weights.outputs + 63) / 64) * args.weights.runs;
-  const int slots = residents * multiprocessors();
-  return static_cast<double>(items) / ((items + slots - 1) / slots * slots);
+struct planned {
+  few_rows_plan plan;
+  int residents = 1;
+};
+
+// Bytes that the busiest multiprocessor moves, each item counted with what it takes beside.
+double busiest_bytes(const matmul_weights& weights, int rows, const planned& of) {
+  const bool float8 = weights.type == weight_type::float8_e4m3;
+  const int groups = groups_for(tokens_for(rows));
+  const int slots = of.residents * multiprocessors();
+  const int items = of.plan.items();
+  const int each = items >= slots ? (items + slots - 1) / slots * of.residents
+                                  : (items + multiprocessors() - 1) / multiprocessors();
+  const double inputs = static_cast<double>(weights.padded_inputs) / of.plan.parts;
+  const double outputs = groups * of.plan.group_outputs;
+  constexpr double beside = 8192.0;
+  const double kept = of.plan.parts > 1 ? 2.0 * 4.0 * outputs * rows : 0.0;
+  return each * (inputs * (outputs * (float8 ? 1 : 2) + rows * 2.0) + kept + beside);
+}
+
+// The cut with which the multiprocessors end together as nearly as may be.
+planned plan_for(const matmul_weights& weights, int rows) {
+  const int tokens = tokens_for(rows);
+  const int groups = groups_for(tokens);
+  planned best;
+  double least = -1.0;
+  for (const int residents : {2, 3}) {
+    for (const int outputs : {64, 48, 32}) {
+      for (const int runs : {1, 2}) {
+        if (runs > min(weights.runs, item_runs_max(tokens))) continue;
+        const int of_tile = outputs * groups;
+        const planned made{
+            .plan = {.group_outputs = outputs,
+                     .item_runs = runs,
+                     .tiles = static_cast<int>((weights.outputs + of_tile - 1) / of_tile),
+                     .parts = weights.runs / runs},
+            .residents = groups == 2 ? 1 : residents};
+        const double bytes = busiest_bytes(weights, rows, made);
+        if (least >= 0.0 && bytes >= least) continue;
+        least = bytes;
+        best = made;
+      }
+    }
+  }
+  return best;
 }
 
 template <int Tokens, bool Float8, int Residents>
-cudaError_t launch_gate(cudaStream_t stream, const matmul_kernel_args& args) {
+cudaError_t launch_gate(cudaStream_t stream, const matmul_kernel_args& args,
+                        const few_rows_plan& plan) {
   if (args.fused != gate::none) {
-    return launch_shape_of<Tokens, true, Float8, Residents>(stream, args);
+    return launch_kernel<Tokens, true, Float8, Residents>(stream, args, plan);
   }
-  return launch_shape_of<Tokens, false, Float8, Residents>(stream, args);
+  return launch_kernel<Tokens, false, Float8, Residents>(stream, args, plan);
 }
 
 template <int Tokens, bool Float8>
-cudaError_t launch_tokens(cudaStream_t stream, const matmul_kernel_args& args) {
-  if constexpr (Tokens <= 16) {  // for more there are not enough registers
-    if (busy_share(args, 3) > busy_share(args, 2)) {
-      return launch_gate<Tokens, Float8, 3>(stream, args);
-    }
+cudaError_t launch_tokens(cudaStream_t stream, const matmul_kernel_args& args, const planned& of) {
+  if constexpr (Tokens >= 32) {
+    return launch_gate<Tokens, Float8, 1>(stream, args, of.plan);
+  } else {
+    if (of.residents == 3) return launch_gate<Tokens, Float8, 3>(stream, args, of.plan);
+    return launch_gate<Tokens, Float8, 2>(stream, args, of.plan);
   }
-  return launch_gate<Tokens, Float8, 2>(stream, args);
-}
-
-// The N of wgmma for so many rows.
-int tokens_for(std::int64_t rows) {
-  int tokens = 8;
-  while (tokens < rows) tokens *= 2;
-  return tokens;
 }
 
 template <bool Float8>
 cudaError_t launch_rows(cudaStream_t stream, const matmul_kernel_args& args) {
+  const planned of = plan_for(args.weights, args.rows);
   switch (tokens_for(args.rows)) {
     case 8:
-      return launch_tokens<8, Float8>(stream, args);
+      return launch_tokens<8, Float8>(stream, args, of);
     case 16:
-      return launch_tokens<16, Float8>(stream, args);
+      return launch_tokens<16, Float8>(stream, args, of);
     case 32:
-      return launch_tokens<32, Float8>(stream, args);
+      return launch_tokens<32, Float8>(stream, args, of);
     case 64:
-      return launch_tokens<64, Float8>(stream, args);
+      return launch_tokens<64, Float8>(stream, args, of);
     default:
-      break;
+      return launch_tokens<128, Float8>(stream, args, of);
   }
-  if constexpr (Float8) return cudaErrorInvalidValue;
-  return launch_tokens<128, false>(stream, args);
-}
-
-// Registers for more there are not.
-constexpr int float8_rows_max = 64;
-
-// So many rows at a time: reading the weights again costs less than widening them.
-cudaError_t launch_float8(cudaStream_t stream, const matmul_kernel_args& whole) {
-  for (int first = 0; first < whole.rows; first += float8_rows_max) {
-    matmul_kernel_args part = whole;
-    part.rows = min(float8_rows_max, whole.rows - first);
-    part.input += first * whole.input_stride;
-    if (whole.output != nullptr) part.output += first * whole.output_stride;
-    if (whole.gated != nullptr) {
-      const int element = whole.gated_is_bfloat16 ? sizeof(bfloat16) : sizeof(float);
-      part.gated = static_cast<std::byte*>(whole.gated) + first * whole.gated_stride * element;
-    }
-    const cudaError_t code = launch_rows<true>(stream, part);
-    if (code != cudaSuccess) return code;
-  }
-  return cudaSuccess;
 }
 
 }  // namespace
 
 std::size_t wgmma_partial_bytes(const matmul_weights& weights, std::int64_t rows) {
-  if (weights.runs == 1) return 0;
-  return static_cast<std::size_t>((weights.outputs + 63) / 64 * 64 * tokens_for(rows)) *
-         static_cast<std::size_t>(weights.runs) * sizeof(float);
+  const few_rows_plan plan = plan_for(weights, static_cast<int>(rows)).plan;
+  if (plan.parts == 1) return 0;
+  const int tokens = tokens_for(rows);
+  return static_cast<std::size_t>(plan.items() * groups_for(tokens)) * 64 *
+         static_cast<std::size_t>(tokens) * sizeof(float);
 }
 
 cudaError_t wgmma_few_rows(cudaStream_t stream, const matmul_kernel_args& args) {
-  if (args.weights.type == weight_type::float8_e4m3) return launch_float8(stream, args);
+  if (args.weights.type == weight_type::float8_e4m3) return launch_rows<true>(stream, args);
   return launch_rows<false>(stream, args);
 }
 

@@ -14,15 +14,15 @@ constexpr int consumer_registers = 232;
 constexpr int shared_bytes_max = 227 * 1024;
 constexpr int stages_max = 8;
 
-// Runs: with the pending sums of the runs. Two levels of the tree wait in shared memory, the third
-// in the output itself.
+// Runs: with the pending sums of the runs. The tree's first level waits in shared memory, the
+// second in the workspace, the third in the output itself.
 template <int Tokens, bool Runs, int Cluster>
 struct many_rows_shape {
   static constexpr int tokens = Tokens;
   static constexpr int cluster = Cluster;
   static constexpr int weights_bytes = tile_outputs * k_tile_row_bytes;
   static constexpr int stage_bytes = weights_bytes + Tokens * k_tile_row_bytes;
-  static constexpr int stack_bytes = Runs ? 2 * tile_outputs * Tokens * 4 : 0;
+  static constexpr int stack_bytes = Runs ? tile_outputs * Tokens * 4 : 0;
   static constexpr int fixed_bytes = stack_bytes + swizzle_atom_bytes + barrier_area_bytes;
   static constexpr int fitting = (shared_bytes_max - fixed_bytes) / stage_bytes;
   static constexpr int stages = fitting < stages_max ? fitting : stages_max;
@@ -121,7 +121,7 @@ __device__ __forceinline__ void through_output(const matmul_kernel_args& args, i
 
 // d = what waits + d, or waits = d. Shape: waits [count / 4][threads that multiply], this thread's.
 template <bool Load, int Count>
-__device__ __forceinline__ void through_shared(float4* waits, float (&d)[Count]) {
+__device__ __forceinline__ void through_memory(float4* waits, float (&d)[Count]) {
 #pragma unroll
   for (int i = 0; i < Count; i += 4, waits += 2 * warpgroup_threads) {
     if constexpr (Load) {
@@ -141,19 +141,21 @@ template <class Shape>
 __device__ __forceinline__ void multiply_runs(const matmul_kernel_args& args, int first_output,
                                               int first_token, float4* stack, ring<Shape>& from,
                                               float (&d)[Shape::tokens / 2]) {
-  constexpr int level_step = Shape::tokens / 8 * 2 * warpgroup_threads;
+  constexpr int quads = Shape::tokens / 8 * 2 * warpgroup_threads;  // of a tile
+  float4* const second = args.stack + static_cast<int>(blockIdx.x) * quads +
+                         (static_cast<int>(threadIdx.x) - warpgroup_threads);
   const int group = first_output / 64 % 2;
   const row_scales scales(args, first_output);
   for (int run = 0; run < args.weights.runs; ++run) {
     multiply_run(from, group, args.weights, run, scales, d);
-    if ((run & 1) == 1) through_shared<true>(stack, d);
-    if ((run & 3) == 3) through_shared<true>(stack + level_step, d);
+    if ((run & 1) == 1) through_memory<true>(stack, d);
+    if ((run & 3) == 3) through_memory<true>(second, d);
     if ((run & 7) == 7) through_output<true>(args, first_output, first_token, d);
     if (run == args.weights.runs - 1) return;
     if ((run & 1) == 0) {
-      through_shared<false>(stack, d);
+      through_memory<false>(stack, d);
     } else if ((run & 3) == 1) {
-      through_shared<false>(stack + level_step, d);
+      through_memory<false>(second, d);
     } else {
       through_output<false>(args, first_output, first_token, d);
     }
@@ -254,6 +256,11 @@ cudaError_t launch_cluster(cudaStream_t stream, const matmul_kernel_args& args) 
 }
 
 }  // namespace
+
+std::size_t wgmma_stack_bytes(const matmul_weights& weights) {
+  if (weights.runs <= 2) return 0;
+  return static_cast<std::size_t>(multiprocessors()) * tile_outputs * 128 * sizeof(float);
+}
 
 cudaError_t wgmma_many_rows(cudaStream_t stream, const matmul_kernel_args& args) {
   // A cluster's CTAs share the batch's rows: worth it where both have outputs of their own.

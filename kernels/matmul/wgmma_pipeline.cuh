@@ -144,6 +144,20 @@ __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
 }
 
+// The compiler does not know that registers belong to the tensor cores until the wait: what is read
+// or written after it goes through here, so that nothing moves before it.
+__device__ __forceinline__ void pin(float& value) { asm volatile("" : "+f"(value)::"memory"); }
+__device__ __forceinline__ void pin(std::uint32_t& value) {
+  asm volatile("" : "+r"(value)::"memory");
+}
+// Waits for all and takes the sums back.
+template <int Count>
+__device__ __forceinline__ void wgmma_finish(float (&d)[Count]) {
+  wgmma_wait<0>();
+#pragma unroll
+  for (float& sum : d) pin(sum);
+}
+
 // One side's place in the ring. Shape: stages, stage_bytes, weights_bytes (the input lies behind
 // the weights), cluster. Barriers: stages that are full, then stages that are empty.
 template <class Shape>
@@ -211,7 +225,7 @@ __device__ __forceinline__ void multiply_segment(ring<Shape>& from, int group, i
     used = from.empty();
     from.advance();
   }
-  wgmma_wait<0>();
+  wgmma_finish(d);
   release_stage<Shape::cluster>(used);
 }
 
@@ -282,6 +296,17 @@ struct float8_steps {
       }
     }
   }
+  // After the wait for who multiplies by these.
+  __device__ __forceinline__ void take(float8_steps& next) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        pin(next.of[i][k]);
+        of[i][k] = next.of[i][k];
+      }
+    }
+  }
   // d = the steps times the input in tiles of 64 inputs; not waited for.
   template <class Shape, int Count>
   __device__ __forceinline__ void multiply(std::uint32_t stage, float (&d)[Count]) const {
@@ -296,42 +321,53 @@ struct float8_steps {
 };
 
 // The sum of a run's segments from float8 weights as they lie in memory, 64 outputs by a segment a
-// stage: they become bfloat16 in registers, one stage while the one before is multiplied.
-template <class Shape, int Count>
-__device__ __forceinline__ void multiply_float8_run(ring<Shape>& from,
+// stage. They become bfloat16 in registers; `Ahead`: while the stage before is multiplied, which
+// takes registers for both.
+template <bool Ahead, class Shape, int Count>
+__device__ __forceinline__ void multiply_float8_run(ring<Shape>& from, int group,
                                                     const matmul_weights& weights, int run,
                                                     const row_scales& scales,
                                                     float (&total)[Count]) {
   clear(total);
-  const std::uint32_t place =
-      (group_warp() * 16 + lane_id() / 4) * matmul_float8_segment + lane_id() % 4 * 16;
-  const auto begin = static_cast<int>(weights.padded_run_begin[run]);
+  const std::uint32_t place = group * weights_group_bytes +
+                              (group_warp() * 16 + lane_id() / 4) * matmul_float8_segment +
+                              lane_id() % 4 * 16;
+  auto at = static_cast<int>(weights.padded_run_begin[run]);
   const auto end = static_cast<int>(weights.padded_run_begin[run + 1]);
+  if (at == end) return;
   float segment[Count];
   clear(segment);
-  float8_steps steps[2];
+  float8_steps now;
   std::uint32_t used = 0;
-  // Segment i, whose weights become bfloat16 while segment i - 1 is multiplied.
-  const auto next = [&](float8_steps& now, int at) {
-    from.wait_full();
-    now.load(from.address() + place);
-    if (at > begin) {
-      wgmma_wait<0>();
-      release_stage<Shape::cluster>(used);
-      add_segment(scales, at - matmul_float8_segment, segment, total);
-    }
+  const auto multiply = [&] {
     now.template multiply<Shape>(from.address(), segment);
     used = from.empty();
     from.advance();
   };
-  for (int at = begin; at < end; at += 2 * matmul_float8_segment) {
-    next(steps[0], at);
-    if (at + matmul_float8_segment < end) next(steps[1], at + matmul_float8_segment);
+  const auto finish = [&] {
+    wgmma_finish(segment);
+    release_stage<Shape::cluster>(used);
+    add_segment(scales, at, segment, total);
+    at += matmul_float8_segment;
+  };
+  from.wait_full();
+  now.load(from.address() + place);
+  multiply();
+  while (at + matmul_float8_segment < end) {
+    if constexpr (Ahead) {
+      float8_steps next;
+      from.wait_full();
+      next.load(from.address() + place);
+      finish();
+      now.take(next);
+    } else {
+      finish();
+      from.wait_full();
+      now.load(from.address() + place);
+    }
+    multiply();
   }
-  wgmma_wait<0>();
-  if (end == begin) return;
-  release_stage<Shape::cluster>(used);
-  add_segment(scales, end - matmul_float8_segment, segment, total);
+  finish();
 }
 
 }  // namespace troupe::kernels::cuda
