@@ -1,5 +1,5 @@
 // What every collective checks before it moves a byte: epoch, sizes, ranks. One place, so that all
-// implementations refuse the same calls in the same words. Internal to transport/.
+// implementations, that of engine/ for devices too, refuse the same calls in the same words.
 #pragma once
 
 #include "base/error.hpp"

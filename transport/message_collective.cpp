@@ -15,16 +15,6 @@ int rounds_of(int size) noexcept {
   return rounds;
 }
 
-int reverse_bits(int value, int bits) noexcept {
-  int reversed = 0;
-  for (int i = 0; i < bits; ++i) reversed |= ((value >> i) & 1) << (bits - 1 - i);
-  return reversed;
-}
-
-// Halving counts its rounds from here, so that ranks which disagree about the size, and with it
-// about the algorithm, never take each other's messages for their own.
-constexpr int halving_round = 32;
-
 std::span<float> room(std::vector<float>& buffer, std::size_t count) {
   if (buffer.size() < count) buffer.resize(count);
   return std::span(buffer).first(count);
@@ -73,67 +63,21 @@ base::result<void> message_collective::all_reduce_sum(base::epoch_id epoch,
   TROUPE_TRY_VOID(enter(epoch));
   TROUPE_TRY_VOID(check_sum_group(place_));  // the same refusal on every rank: nobody waits
   ++number_;
-  if (values.size_bytes() < options_.halving_bytes_min) return settle(reduce_by_doubling(values));
-  return settle(reduce_by_halving(values));
+  const bool halves = values.size_bytes() >= options_.halving_bytes_min;
+  return settle(
+      sum(operation::all_reduce_sum, values, all_reduce_rounds(place_, values.size(), halves)));
 }
 
-// Round s: the partner in the neighbouring block of 2^s ranks; both end with the sum of 2^(s+1).
-base::result<void> message_collective::reduce_by_doubling(std::span<float> values) {
-  const std::span<float> theirs = room(received_, values.size());
-  for (int s = 0; s < rounds_of(place_.size); ++s) {
-    const int partner = place_.rank ^ (1 << s);
-    TROUPE_TRY_VOID(peers_->exchange(tag(operation::all_reduce_sum, s),
-                                     {.to = partner, .bytes = std::as_bytes(values)},
-                                     {.from = partner, .bytes = std::as_writable_bytes(theirs)}));
-    add_to(values, theirs);
-  }
-  return {};
-}
-
-// The reduce-scatter phase: returns the piece of `values` that holds this rank's part of the sum.
-// Round s halves the current piece: the rank whose bit s is 0 keeps the first half. Partners differ
-// in bit s only, so they hold the same piece, and it is summed over blocks of 2^s neighbours: the
-// tree. The piece of rank r is the one numbered by r's bits in reverse.
-// Source: Thakur, Rabenseifner, Gropp 2005, "Optimization of Collective Communication Operations in
-// MPICH", section 4.4, with the partners in the opposite order.
-base::result<std::span<float>> message_collective::halve(operation kind, std::span<float> values) {
-  std::span<float> piece = values;
-  for (int s = 0; s < rounds_of(place_.size); ++s) {
-    const int partner = place_.rank ^ (1 << s);
-    const bool keeps_first = (place_.rank & (1 << s)) == 0;
-    const std::span<float> first = piece.first(piece.size() / 2);
-    const std::span<float> second = piece.subspan(piece.size() / 2);
-    const std::span<float> kept = keeps_first ? first : second;
-    const std::span<float> given = keeps_first ? second : first;
-    const std::span<float> theirs = room(received_, kept.size());
-    TROUPE_TRY_VOID(peers_->exchange(tag(kind, halving_round + s),
-                                     {.to = partner, .bytes = std::as_bytes(given)},
-                                     {.from = partner, .bytes = std::as_writable_bytes(theirs)}));
-    add_to(kept, theirs);
-    piece = kept;
-  }
-  return piece;
-}
-
-base::result<void> message_collective::reduce_by_halving(std::span<float> values) {
-  constexpr auto kind = operation::all_reduce_sum;
-  const int rounds = rounds_of(place_.size);
-  TROUPE_TRY(piece, halve(kind, values));
-  // Back the same way: at round s the partner holds the other half of what was one piece.
-  for (int s = rounds - 1; s >= 0; --s) {
-    const int partner = place_.rank ^ (1 << s);
-    std::span<float> whole = values;
-    for (int up = 0; up < s; ++up) {
-      const std::size_t half = whole.size() / 2;
-      whole = (place_.rank & (1 << up)) == 0 ? whole.first(half) : whole.subspan(half);
-    }
-    const bool has_first = (place_.rank & (1 << s)) == 0;
-    const std::size_t half = whole.size() / 2;
-    const std::span<float> other = has_first ? whole.subspan(half) : whole.first(half);
-    TROUPE_TRY_VOID(peers_->exchange(tag(kind, halving_round + 2 * rounds - 1 - s),
-                                     {.to = partner, .bytes = std::as_bytes(piece)},
-                                     {.from = partner, .bytes = std::as_writable_bytes(other)}));
-    piece = whole;
+base::result<void> message_collective::sum(operation kind, std::span<float> values,
+                                           const std::vector<sum_round>& rounds) {
+  for (const sum_round& round : rounds) {
+    const std::span<float> given = values.subspan(round.given.first, round.given.count);
+    const std::span<float> taken = values.subspan(round.taken.first, round.taken.count);
+    const std::span<float> theirs = round.adds ? room(received_, taken.size()) : taken;
+    TROUPE_TRY_VOID(peers_->exchange(
+        tag(kind, round.number), {.to = round.partner, .bytes = std::as_bytes(given)},
+        {.from = round.partner, .bytes = std::as_writable_bytes(theirs)}));
+    if (round.adds) add_to(taken, theirs);
   }
   return {};
 }
@@ -145,19 +89,20 @@ base::result<void> message_collective::reduce_scatter_sum(base::epoch_id epoch,
   TROUPE_TRY_VOID(check_sum_group(place_));
   ++number_;
   if (auto fits = check_reduce_scatter(place_, values, mine); !fits) return settle(fits);
-  // Rank r ends with the piece numbered by r's reversed bits: laying the parts out in that order
-  // first makes the piece it ends with part r.
+  // Laying the parts out in the order of the pieces first makes the piece that a rank ends with its
+  // own part.
   const std::span<float> work = room(work_, values.size());
-  const int rounds = rounds_of(place_.size);
   for (int part = 0; part < place_.size; ++part) {
     const std::size_t from = static_cast<std::size_t>(part) * mine.size();
-    const auto to = static_cast<std::size_t>(reverse_bits(part, rounds)) * mine.size();
+    const int piece = piece_number({.rank = part, .size = place_.size});
+    const std::size_t to = static_cast<std::size_t>(piece) * mine.size();
     copy_bytes(std::as_bytes(values.subspan(from, mine.size())),
                std::as_writable_bytes(work.subspan(to, mine.size())));
   }
-  auto piece = halve(operation::reduce_scatter_sum, work);
-  if (!piece) return settle(tl::unexpected(std::move(piece).error()));
-  copy_bytes(std::as_bytes(*piece), std::as_writable_bytes(mine));
+  TROUPE_TRY_VOID(
+      settle(sum(operation::reduce_scatter_sum, work, halving_rounds(place_, work.size()))));
+  const float_range piece = piece_of(place_, work.size());
+  copy_bytes(std::as_bytes(work.subspan(piece.first, piece.count)), std::as_writable_bytes(mine));
   return {};
 }
 

@@ -1,7 +1,8 @@
 // All collectives over any `point_to_point`: the algorithms that shared memory, TLS and UCX share.
 //
 // Sums: recursive doubling, neighbour first, below `halving_bytes_min`; recursive halving and
-// doubling in the same order above. Both add in the tree of tree_sum.hpp: the same bits.
+// doubling in the same order above (sum_rounds.hpp). Both add in the tree of tree_sum.hpp: the same
+// bits.
 // A failed call (but one for a stale epoch) aborts the group, since its ranks are out of step: no
 // rank is left waiting for one that gave up.
 //
@@ -10,6 +11,7 @@
 
 #include "transport/collective.hpp"
 #include "transport/point_to_point.hpp"
+#include "transport/sum_rounds.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -57,9 +59,8 @@ class message_collective final : public collective {
   base::result<void> settle(base::result<void> outcome);
   message_tag tag(operation kind, int round) const noexcept;
 
-  base::result<void> reduce_by_doubling(std::span<float> values);
-  base::result<void> reduce_by_halving(std::span<float> values);
-  base::result<std::span<float>> halve(operation kind, std::span<float> values);
+  base::result<void> sum(operation kind, std::span<float> values,
+                         const std::vector<sum_round>& rounds);
   base::result<void> gather_parts(operation kind, std::span<const std::size_t> offsets,
                                   std::span<std::byte> all);
   base::result<void> all_to_all_parts(std::span<const std::byte> send,
