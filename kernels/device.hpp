@@ -19,6 +19,7 @@
 
 #include "base/error.hpp"
 #include "kernels/buffer.hpp"
+#include "kernels/device_group.hpp"
 #include "kernels/numerics.hpp"
 #include "kernels/ops.hpp"
 
@@ -26,7 +27,7 @@ namespace troupe::kernels {
 
 // Whose device_interface both sides were compiled against; counts up with any change of a header
 // that they share.
-inline constexpr int device_interface_version = 1;
+inline constexpr int device_interface_version = 2;
 
 struct device_memory {
   std::uint64_t free_bytes = 0;
@@ -37,6 +38,12 @@ struct device_memory {
 struct device_peaks {
   double copy_gbytes_per_s = 0.0;   // read plus written, by the device's own copy
   double matmul_gflop_per_s = 0.0;  // one product, 8192 x 4096 x 8192, by this backend's kernel
+};
+
+// Equal for two processes exactly where they compute on one device.
+struct device_place {
+  std::string host;     // the machine, also seen from its containers
+  std::string address;  // on the host's bus
 };
 
 class device {
@@ -66,6 +73,16 @@ class device {
   [[nodiscard]] virtual base::result<std::unique_ptr<queue>> make_queue() = 0;
   // One ops object serves one queue at a time.
   [[nodiscard]] virtual std::unique_ptr<ops> make_ops() = 0;
+
+  // What joins devices without the host, e.g. "NCCL 2.28.9". Errors: failed_precondition (not
+  // built in, not found, too old).
+  [[nodiscard]] virtual base::result<std::string> group_library() = 0;
+  [[nodiscard]] virtual base::result<device_place> place() const = 0;
+  [[nodiscard]] virtual base::result<device_group_id> make_group_id() = 0;
+  // Blocks until every rank of the group has called it. Lifetime: before `on` and the device.
+  // Errors: failed_precondition (as group_library), aborted, deadline_exceeded, unavailable.
+  [[nodiscard]] virtual base::result<std::unique_ptr<device_group>> make_group(
+      queue& on, const device_group_options& options) = 0;
 
   // Cost: about a second and 4 GiB of the device's memory. Errors: internal, resource_exhausted.
   [[nodiscard]] virtual base::result<device_peaks> measure_peaks() = 0;

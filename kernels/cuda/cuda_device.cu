@@ -1,10 +1,14 @@
 #include "kernels/cuda/cuda_device.cuh"
 
+#include <sys/stat.h>
+
 #include <array>
 #include <cstdio>
 
+#include "base/check.hpp"
 #include "kernels/cuda/bench_timer.cuh"
 #include "kernels/cuda/cuda_queue.cuh"
+#include "kernels/cuda/nccl_group.cuh"
 #include "kernels/cuda_library.hpp"
 #include "kernels/matmul/matmul.cuh"
 
@@ -81,6 +85,36 @@ base::result<std::unique_ptr<queue>> cuda_device::make_queue() {
 }
 
 std::unique_ptr<ops> cuda_device::make_ops() { return make_cuda_ops(); }
+
+base::result<std::string> cuda_device::group_library() { return nccl_version(); }
+
+// A boot of the machine, and the network name space in which its loopback is one: containers that
+// share neither cannot meet as ranks of one host do.
+base::result<device_place> cuda_device::place() const {
+  std::array<char, 64> boot{};
+  std::array<char, 32> address{};
+  struct stat network {};
+  std::FILE* const file = std::fopen("/proc/sys/kernel/random/boot_id", "r");
+  const bool read = file != nullptr && std::fscanf(file, "%63s", boot.data()) == 1;
+  if (file != nullptr) std::fclose(file);
+  if (!read || ::stat("/proc/self/ns/net", &network) != 0) {
+    return base::fail(base::error_code::internal, "cuda", "cannot tell which host this is");
+  }
+  TROUPE_TRY_VOID(checked(cudaDeviceGetPCIBusId(address.data(), address.size(), ordinal_),
+                          "asking where the device is"));
+  return device_place{.host = std::string(boot.data()) + "/" + std::to_string(network.st_ino),
+                      .address = address.data()};
+}
+
+base::result<device_group_id> cuda_device::make_group_id() { return make_nccl_id(); }
+
+base::result<std::unique_ptr<device_group>> cuda_device::make_group(
+    queue& on, const device_group_options& options) {
+  TROUPE_TRY_VOID(checked(cudaSetDevice(ordinal_), "choosing the device"));
+  auto* const here = dynamic_cast<cuda_queue*>(&on);
+  TROUPE_CHECK(here != nullptr);
+  return make_nccl_group(*here, options);
+}
 
 base::result<device_peaks> cuda_device::measure_peaks() {
   constexpr std::int64_t rows = 8192;

@@ -25,6 +25,11 @@ class cuda_device final : public device {
   [[nodiscard]] base::result<void> settle() override { return staging_.settle(); }
   [[nodiscard]] base::result<std::unique_ptr<queue>> make_queue() override;
   [[nodiscard]] std::unique_ptr<ops> make_ops() override;
+  [[nodiscard]] base::result<std::string> group_library() override;
+  [[nodiscard]] base::result<device_place> place() const override;
+  [[nodiscard]] base::result<device_group_id> make_group_id() override;
+  [[nodiscard]] base::result<std::unique_ptr<device_group>> make_group(
+      queue& on, const device_group_options& options) override;
   [[nodiscard]] base::result<device_peaks> measure_peaks() override;
 
  private:

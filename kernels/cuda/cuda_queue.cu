@@ -1,7 +1,10 @@
 #include "kernels/cuda/cuda_queue.cuh"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <thread>
+#include <utility>
 
 #include "base/check.hpp"
 
@@ -67,8 +70,39 @@ base::result<void> cuda_queue::status() const {
 
 base::result<void> cuda_queue::synchronize() {
   pending_.flush();
+  if (ended_) return tl::unexpected(*std::exchange(ended_, std::nullopt));
+  return wait_for_stream();
+}
+
+void rest_before(int look) {
+  constexpr int looks_at_once = 2000;  // a few ms: longer than most decode steps
+  if (look >= looks_at_once) std::this_thread::sleep_for(std::chrono::microseconds(20));
+}
+
+template <class Query>
+base::result<void> cuda_queue::look_until(const Query& done) {
+  constexpr int looks_a_check = 16;
+  for (int look = 0;; ++look) {
+    if (look % looks_a_check == 0) {
+      for (stream_holder* const holder : holders_) TROUPE_TRY_VOID(holder->check());
+    }
+    const cudaError_t code = done();
+    if (code != cudaErrorNotReady) {
+      note(code, "waiting for a step");
+      return status();
+    }
+    rest_before(look);
+  }
+}
+
+base::result<void> cuda_queue::wait_for_stream() {
+  if (!holders_.empty()) return look_until([&] { return cudaStreamQuery(stream_); });
   note(cudaStreamSynchronize(stream_), "waiting for a step");
   return status();
+}
+
+base::result<void> cuda_queue::wait_for(cudaEvent_t event) {
+  return look_until([&] { return cudaEventQuery(event); });
 }
 
 void cuda_queue::keep(void* device, void* host) {
@@ -211,7 +245,8 @@ void cuda_queue::deliver(const void* device, void* host, std::size_t bytes) {
   note(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_), "copying results");
   if (results_.holds(host, bytes)) return;
   TROUPE_CHECK(!recording_);
-  note(cudaStreamSynchronize(stream_), "copying results");
+  auto waited = wait_for_stream();
+  if (!waited && failure_ == cudaSuccess) ended_ = std::move(waited).error();
 }
 
 base::result<void> cuda_queue::read(const std::byte* from, std::span<std::byte> to) {

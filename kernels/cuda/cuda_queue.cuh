@@ -7,6 +7,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -32,6 +33,22 @@ struct mirrored_memory {
 };
 
 enum class scratch : std::uint8_t { matmul, attention, vocabulary, count };
+
+// What can hold a stream up for ever: kernels that wait for other ranks. Looked at while the host
+// waits; after an error the stream runs on by itself.
+class stream_holder {
+ public:
+  virtual base::result<void> check() = 0;
+  // Another holder has failed: whoever is first in the stream, none may hold it up any more.
+  virtual void let_go(const base::error& cause) noexcept = 0;
+
+ protected:
+  ~stream_holder() = default;
+};
+
+// Between two looks at what goes on elsewhere: at first at once, then with rests, so that a long
+// wait costs little of the CPU time by which the supervisor tells a wedged rank.
+void rest_before(int look);
 
 class cuda_queue final : public queue {
  public:
@@ -61,12 +78,23 @@ class cuda_queue final : public queue {
   [[nodiscard]] const device_sequence* sequences(std::span<const sequence_rows> host);
   // Device memory that ops of one kind share, zeroed when it was allocated.
   [[nodiscard]] std::span<std::byte> workspace(scratch of, std::size_t bytes);
+  // While there are holders, the host waits by looking, and their error ends the wait.
+  void attach(stream_holder& holder) { holders_.push_back(&holder); }
+  void detach(stream_holder& holder) { std::erase(holders_, &holder); }
+  void let_go(const base::error& cause) noexcept {
+    for (stream_holder* const holder : holders_) holder->let_go(cause);
+  }
+  // Waits for an event of this stream. Errors: as synchronize().
+  [[nodiscard]] base::result<void> wait_for(cudaEvent_t event);
   // Enqueues a copy from the device to host memory that lies in result memory; elsewhere waits.
   void deliver(const void* device, void* host, std::size_t bytes);
 
  private:
   explicit cuda_queue(int ordinal) : ordinal_(ordinal) {}
   [[nodiscard]] base::result<void> status() const;
+  template <class Query>
+  [[nodiscard]] base::result<void> look_until(const Query& done);
+  [[nodiscard]] base::result<void> wait_for_stream();
   [[nodiscard]] cudaError_t grow(mirrored_memory& memory, std::size_t bytes, bool with_device);
   [[nodiscard]] const void* upload(const void* host, std::size_t bytes);
   [[nodiscard]] device_sequence translated(const sequence_rows& rows);
@@ -82,6 +110,8 @@ class cuda_queue final : public queue {
   fusion pending_{*this};
   cudaError_t failure_ = cudaSuccess;
   std::string failed_doing_;
+  std::optional<base::error> ended_;  // by a holder, in a call that could not say so
+  std::vector<stream_holder*> holders_;
   bool recording_ = false;
   std::uint64_t generation_ = 0;  // of the memory that a recording refers to
   mirrored_memory step_;

@@ -37,7 +37,7 @@ THIRD_PARTY = {
     "ucp/": ["transport"],
     "uct/": ["transport"],
     "ucs/": ["transport"],
-    "nccl.h": ["transport"],
+    "nccl.h": ["kernels"],
     "openssl/": ["base", "transport", "net"],
     "boost/": ["net"],
     "nlohmann/": ["models", "serving", "lws", "cli"],

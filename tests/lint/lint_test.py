@@ -116,7 +116,7 @@ class arrows_test(planted):
 
 class third_party_test(planted):
     OWNED = [("caf/all.hpp", "actors"), ("capnp/message.h", "schemas"), ("kj/io.h", "schemas"),
-             ("ucp/api/ucp.h", "transport"), ("nccl.h", "transport"), ("boost/asio.hpp", "net"),
+             ("ucp/api/ucp.h", "transport"), ("nccl.h", "kernels"), ("boost/asio.hpp", "net"),
              ("openssl/ssl.h", "net"), ("nlohmann/json.hpp", "models"), ("CLI/CLI.hpp", "cli"),
              ("hwy/highway.h", "kernels"), ("immintrin.h", "kernels"), ("yaml-cpp/yaml.h", "lws"),
              ("spdlog/spdlog.h", "base"), ("tl/expected.hpp", "base")]
