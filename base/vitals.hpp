@@ -46,6 +46,23 @@ struct rank_vitals {
   }
 };
 
+// Waits for other ranks while it lives, then does again what it did.
+class waiting_scope {
+ public:
+  explicit waiting_scope(rank_vitals& vitals) noexcept
+      : vitals_(vitals),
+        before_(static_cast<activity>(vitals.doing.load(std::memory_order_relaxed))) {
+    vitals_.begin(activity::waiting);
+  }
+  waiting_scope(const waiting_scope&) = delete;
+  waiting_scope& operator=(const waiting_scope&) = delete;
+  ~waiting_scope() { vitals_.begin(before_); }
+
+ private:
+  rank_vitals& vitals_;
+  const activity before_;
+};
+
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(std::is_standard_layout_v<rank_vitals>);
 

@@ -123,6 +123,12 @@ void add_model_flags(CLI::App& parser, model_flags& flags) {
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   parser
+      .add_option(
+          "--device-collectives", flags.device_collectives,
+          "auto: from GPU to GPU where each rank of a host has one; nccl: also between hosts")
+      ->check(CLI::IsMember({"auto", "host", "nccl"}))
+      ->capture_default_str();
+  parser
       .add_option("--load-format", flags.load_format,
                   "dummy: random weights in the shape of config.json, for benchmarks")
       ->check(CLI::IsMember({"auto", "dummy"}))
@@ -131,6 +137,13 @@ void add_model_flags(CLI::App& parser, model_flags& flags) {
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();
   add_engine_flags(parser, flags);
+}
+
+engine::device_collectives collectives_of(const model_flags& flags) {
+  using engine::device_collectives;
+  if (flags.device_collectives == "host") return device_collectives::host;
+  return flags.device_collectives == "nccl" ? device_collectives::nccl
+                                            : device_collectives::automatic;
 }
 
 void add_ranks_flag(CLI::App& parser, model_flags& flags) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/error.hpp"
+#include "engine/collectives_path.hpp"
 #include "kernels/device.hpp"
 #include "kernels/numerics.hpp"
 #include "models/checkpoint.hpp"
@@ -22,6 +23,7 @@ struct model_flags {
   std::string kv_cache_dtype = "auto";
   std::string numerics = "auto";
   std::string device = "auto";
+  std::string device_collectives = "auto";
   std::string load_format = "auto";
   std::string ranks = "processes";
   int tensor_parallel_size = 1;
@@ -35,6 +37,9 @@ struct model_flags {
   std::int64_t block_size = 16;
   std::string log_level = "info";
 };
+
+// Of --device-collectives.
+[[nodiscard]] engine::device_collectives collectives_of(const model_flags& flags);
 
 // Adds MODEL and the flags, with environment variables and --config.
 void add_model_flags(CLI::App& parser, model_flags& flags);

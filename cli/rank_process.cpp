@@ -10,12 +10,14 @@
 #include "base/entropy.hpp"
 #include "base/process.hpp"
 #include "cli/build_id.hpp"
+#include "kernels/nccl_environment.hpp"
 #include "models/model_digest.hpp"
 #include "schemas/codec.hpp"
 #include "supervisor/supervisor.hpp"
 #include "transport/shared_memory.hpp"
 #include "transport/tls_data_plane.hpp"
 #include "transport/ucx_data_plane.hpp"
+#include "transport/ucx_environment.hpp"
 
 namespace troupe::cli {
 namespace {
@@ -92,6 +94,17 @@ base::result<actors::plane_opener> make_plane_opener(const gang_topology& topolo
   };
 }
 
+// Within a host NCCL is bound to loopback; it leaves a host only where it was asked for by name.
+base::result<void> prepare_device_collectives(const rank_parts& parts,
+                                              const gang_topology& topology) {
+  const auto choice = collectives_of(parts.model);
+  if (!parts.opened.device || choice == engine::device_collectives::host) return {};
+  const bool between = topology.nnodes > 1 && choice == engine::device_collectives::nccl;
+  if (!between) return kernels::prepare_nccl_environment("lo");
+  TROUPE_TRY(device, transport::interface_of(topology.gang_host));
+  return kernels::prepare_nccl_environment(device);
+}
+
 // Only a gang that serves compares its weights: a command that ends soon starts sooner.
 base::result<void> add_digest(const rank_parts& parts, rank_setup& setup) {
   if (parts.one_shot) return {};
@@ -127,6 +140,7 @@ engine::rank_worker_options engine_part(const rank_parts& parts, const engine_li
                     .pp_size = parts.model.pipeline_parallel_size},
           .profile = parts.opened.profile,
           .device = parts.opened.device.get(),
+          .collectives = collectives_of(parts.model),
           .threads = parts.opened.threads_per_rank,
           .kv_blocks = limits.kv_blocks,
           .max_num_batched_tokens = parts.model.max_num_batched_tokens,
@@ -155,6 +169,7 @@ base::result<rank_setup> set_up_rank(const rank_parts& parts, rank_inheritance& 
   TROUPE_TRY(topology, resolve_topology(gang, parts.model));
   setup.topology = std::move(topology);
   if (!parts.seat.gang_host.empty()) setup.topology.gang_host = parts.seat.gang_host;
+  TROUPE_TRY_VOID(prepare_device_collectives(parts, setup.topology));
   TROUPE_TRY(limits, choose_limits(parts.model, parts.opened, parts.load));
   setup.limits = limits;
   TROUPE_TRY(self, describe_self(parts, limits, setup.topology));

@@ -84,6 +84,7 @@ base::result<running_model> start_model(const model_flags& flags, const opened_m
       .threads_per_rank = opened.threads_per_rank,
       .profile = opened.profile,
       .device = opened.device.get(),
+      .collectives = collectives_of(flags),
       .kv_blocks = limits.kv_blocks,
       .max_num_batched_tokens = flags.max_num_batched_tokens,
       .max_num_seqs = flags.max_num_seqs,

@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-#include "engine/device_collective.hpp"
+#include "engine/device_groups.hpp"
 #include "engine/sampler.hpp"
 #include "models/registry.hpp"
 
@@ -110,13 +110,32 @@ base::result<void> rank_worker::reserve_memory() {
   return {};
 }
 
-void rank_worker::join(transport::rank_groups groups, base::epoch_id epoch) noexcept {
+void rank_worker::join(transport::rank_groups groups, base::epoch_id epoch,
+                       std::shared_ptr<const std::atomic<bool>> over) noexcept {
   leave();
   groups_ = std::move(groups);
   epoch_ = epoch;
-  if (options_.device == nullptr) return;
-  device_tp_ = through_host(*groups_.tp, *queue_);
-  device_pp_ = through_host(*groups_.pp, *queue_);
+  over_ = std::move(over);
+}
+
+base::result<void> rank_worker::form_device_groups() {
+  if (options_.device == nullptr || device_pp_) return {};
+  std::optional<base::waiting_scope> waits;
+  if (options_.vitals != nullptr) waits.emplace(*options_.vitals);
+  const auto form = [&](transport::collective& host, const char* name) {
+    return form_device_group(host, {.on = *options_.device,
+                                    .queue = *queue_,
+                                    .epoch = epoch_,
+                                    .choice = options_.collectives,
+                                    .name = name,
+                                    .over = over_.get(),
+                                    .log = options_.log});
+  };
+  TROUPE_TRY(tp, form(*groups_.tp, "tensor-parallel"));
+  device_tp_ = std::move(tp);
+  TROUPE_TRY(pp, form(*groups_.pp, "pipeline"));
+  device_pp_ = std::move(pp);
+  return {};
 }
 
 void rank_worker::leave() noexcept {
@@ -124,9 +143,12 @@ void rank_worker::leave() noexcept {
   device_pp_.reset();
   groups_ = {};
   epoch_ = {};
+  over_ = nullptr;
 }
 
 void rank_worker::abort() noexcept {
+  if (device_tp_) device_tp_->abort();
+  if (device_pp_) device_pp_->abort();
   if (groups_.tp) groups_.tp->abort();
   if (groups_.pp) groups_.pp->abort();
 }
@@ -153,6 +175,7 @@ base::result<void> rank_worker::check(const step_plan& plan) const {
 
 base::result<step_result> rank_worker::run(const step_plan& plan) {
   TROUPE_TRY_VOID(check(plan));
+  TROUPE_TRY_VOID(form_device_groups());
   const bool repeats = recorder_ && step_recorder::repeats(plan) &&
                        static_cast<std::int64_t>(plan.sequences.size()) <= logits_rows_;
   step_shape shape = step_shape::of(plan, models::kv_groups(options_.config).size());

@@ -9,15 +9,18 @@
 //   TROUPE_TRY(result, worker->run(plan));   // tokens on the last stage, empty elsewhere
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "base/error.hpp"
 #include "base/vitals.hpp"
 #include "engine/angle_table.hpp"
+#include "engine/collectives_path.hpp"
 #include "engine/kv_cache.hpp"
 #include "engine/step_inputs.hpp"
 #include "engine/step_plan.hpp"
@@ -39,6 +42,7 @@ struct rank_worker_options {
   models::placement where;
   kernels::numerics_profile profile;
   kernels::device* device = nullptr;  // where to compute; null: the CPU. Borrowed
+  device_collectives collectives = device_collectives::automatic;  // of a device's buffers
   int threads = 1;
   std::int64_t kv_blocks = 0;
   std::int64_t max_num_batched_tokens = 512;
@@ -46,6 +50,7 @@ struct rank_worker_options {
   std::function<void(std::uint64_t bytes)> progress;  // packed bytes so far
   base::rank_vitals* vitals = nullptr;                // borrowed; ticked per layer, per 16 MiB read
   models::weight_digest* digest = nullptr;            // borrowed for load(); finished by it
+  std::function<void(const std::string&)> log{};      // which way a device's buffers take
 };
 
 // Logits are projected in slices of rows that keep to this, so that a large vocabulary and many
@@ -71,10 +76,13 @@ class rank_worker {
  public:
   // Errors: those of models::load, failed_precondition (instruction path), resource_exhausted.
   [[nodiscard]] static base::result<std::unique_ptr<rank_worker>> load(rank_worker_options options);
+  ~rank_worker() { leave(); }
 
   // Takes its place in the groups of an epoch; those of the epoch before are destroyed. What the
-  // cache holds is void: the sequences come again from their logs.
-  void join(transport::rank_groups groups, base::epoch_id epoch) noexcept;
+  // cache holds is void: the sequences come again from their logs. `over`: set by any thread when
+  // the epoch ends, for the waits that the groups' abort() does not reach (a device's).
+  void join(transport::rank_groups groups, base::epoch_id epoch,
+            std::shared_ptr<const std::atomic<bool>> over = nullptr) noexcept;
   // Gives the groups up, so that their data plane can be destroyed.
   void leave() noexcept;
 
@@ -90,6 +98,8 @@ class rank_worker {
  private:
   explicit rank_worker(rank_worker_options options);
   [[nodiscard]] base::result<void> check(const step_plan& plan) const;
+  // At an epoch's first step, where all ranks meet.
+  [[nodiscard]] base::result<void> form_device_groups();
   [[nodiscard]] base::result<void> load_weights();
   [[nodiscard]] base::result<void> reserve_memory();
   // What a step leaves for the sampler: some rows of logits and what condenses them.
@@ -120,7 +130,8 @@ class rank_worker {
   std::unique_ptr<transport::collective> device_tp_;  // of groups_, for the device's buffers
   std::unique_ptr<transport::collective> device_pp_;
   base::epoch_id epoch_;
-  models::range vocabulary_;  // this rank's
+  std::shared_ptr<const std::atomic<bool>> over_;  // the epoch is
+  models::range vocabulary_;                       // this rank's
   std::vector<std::int64_t> vocabulary_run_ends_;
   std::int64_t logits_rows_ = 1;  // per slice
   kernels::thread_pool pool_;

@@ -41,6 +41,7 @@ base::result<std::unique_ptr<thread_executor>> thread_executor::start(
                                       .pp_size = options.pp_size},
                             .profile = options.profile,
                             .device = options.device,
+                            .collectives = options.collectives,
                             .threads = options.threads_per_rank,
                             .kv_blocks = options.kv_blocks,
                             .max_num_batched_tokens = options.max_num_batched_tokens,

@@ -26,6 +26,7 @@ struct thread_executor_options {
   int threads_per_rank = 1;
   kernels::numerics_profile profile;
   kernels::device* device = nullptr;  // of all ranks; null: the CPU. Borrowed
+  device_collectives collectives = device_collectives::automatic;
   std::int64_t kv_blocks = 0;
   std::int64_t max_num_batched_tokens = 512;
   std::int64_t max_num_seqs = 16;

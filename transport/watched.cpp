@@ -6,22 +6,6 @@
 namespace troupe::transport {
 namespace {
 
-class waiting {
- public:
-  explicit waiting(base::rank_vitals& vitals)
-      : vitals_(vitals),
-        before_(static_cast<base::activity>(vitals.doing.load(std::memory_order_relaxed))) {
-    vitals_.begin(base::activity::waiting);
-  }
-  waiting(const waiting&) = delete;
-  waiting& operator=(const waiting&) = delete;
-  ~waiting() { vitals_.begin(before_); }
-
- private:
-  base::rank_vitals& vitals_;
-  const base::activity before_;
-};
-
 class watched final : public collective {
  public:
   watched(std::unique_ptr<collective> group, base::rank_vitals& vitals)
@@ -31,47 +15,47 @@ class watched final : public collective {
   int size() const noexcept override { return group_->size(); }
 
   base::result<void> all_reduce_sum(base::epoch_id epoch, std::span<float> values) override {
-    const waiting mark(vitals_);
+    const base::waiting_scope mark(vitals_);
     return group_->all_reduce_sum(epoch, values);
   }
   base::result<void> reduce_scatter_sum(base::epoch_id epoch, std::span<const float> values,
                                         std::span<float> mine) override {
-    const waiting mark(vitals_);
+    const base::waiting_scope mark(vitals_);
     return group_->reduce_scatter_sum(epoch, values, mine);
   }
   base::result<void> all_gather(base::epoch_id epoch, std::span<const std::byte> mine,
                                 std::span<std::byte> all) override {
-    const waiting mark(vitals_);
+    const base::waiting_scope mark(vitals_);
     return group_->all_gather(epoch, mine, all);
   }
   base::result<void> all_gather_v(base::epoch_id epoch, std::span<const std::byte> mine,
                                   std::span<const std::size_t> counts,
                                   std::span<std::byte> all) override {
-    const waiting mark(vitals_);
+    const base::waiting_scope mark(vitals_);
     return group_->all_gather_v(epoch, mine, counts, all);
   }
   base::result<void> all_to_all_v(base::epoch_id epoch, std::span<const std::byte> send,
                                   std::span<const std::size_t> send_counts,
                                   std::span<std::byte> receive,
                                   std::span<const std::size_t> receive_counts) override {
-    const waiting mark(vitals_);
+    const base::waiting_scope mark(vitals_);
     return group_->all_to_all_v(epoch, send, send_counts, receive, receive_counts);
   }
   base::result<void> broadcast(base::epoch_id epoch, int root,
                                std::span<std::byte> bytes) override {
-    const waiting mark(vitals_);
+    const base::waiting_scope mark(vitals_);
     return group_->broadcast(epoch, root, bytes);
   }
   base::result<void> send(base::epoch_id epoch, int to, std::span<const std::byte> bytes) override {
-    const waiting mark(vitals_);
+    const base::waiting_scope mark(vitals_);
     return group_->send(epoch, to, bytes);
   }
   base::result<void> receive(base::epoch_id epoch, int from, std::span<std::byte> bytes) override {
-    const waiting mark(vitals_);
+    const base::waiting_scope mark(vitals_);
     return group_->receive(epoch, from, bytes);
   }
   base::result<void> barrier(base::epoch_id epoch) override {
-    const waiting mark(vitals_);
+    const base::waiting_scope mark(vitals_);
     return group_->barrier(epoch);
   }
   void abort() noexcept override { group_->abort(); }

@@ -27,10 +27,11 @@ transport::data_plane_counters sum(transport::data_plane_counters a,
 // Rank 0's executor of one epoch: owns the groups, gives the rank back when it is destroyed.
 class rank_host::driven_epoch final : public engine::executor {
  public:
-  driven_epoch(rank_host& host, base::epoch_id epoch, transport::rank_groups groups)
+  driven_epoch(rank_host& host, base::epoch_id epoch, transport::rank_groups groups,
+               std::shared_ptr<const std::atomic<bool>> over)
       : host_(host), epoch_(epoch), world_(std::move(groups.world)) {
     host_.worker_->join({.world = nullptr, .tp = std::move(groups.tp), .pp = std::move(groups.pp)},
-                        epoch);
+                        epoch, std::move(over));
     ranks_.emplace(*host_.worker_, *world_, host_.options_.shape, epoch);
   }
   driven_epoch(const driven_epoch&) = delete;
@@ -96,6 +97,7 @@ void rank_host::run_load(const worker::load& order) {
   engine::rank_worker_options engine = options_.engine;
   engine.profile.path = *path;
   engine.digest = options_.digest.get();
+  engine.log = [this](const std::string& line) { log_.info(line); };
   // What is hashed beside the loading takes no step of its own; what comes after it does.
   std::uint64_t total = options_.weight_bytes_expected;
   if (engine.digest != nullptr) total += engine.digest->bytes_of_others();
@@ -233,16 +235,18 @@ void rank_host::start_loop(const worker::start_loop& order) {
 
 void rank_host::run_loop(base::epoch_id epoch) {
   transport::rank_groups groups;
+  std::shared_ptr<const std::atomic<bool>> over;
   {
     const std::scoped_lock lock(mutex_);
     if (member_ && member_->epoch == epoch && member_->connected) {
       groups = std::move(member_->groups);
+      over = member_->over;
     }
   }
   std::string reason = "the epoch has ended meanwhile";
   if (groups.world) {
     const auto world = std::move(groups.world);
-    worker_->join(std::move(groups), epoch);
+    worker_->join(std::move(groups), epoch, std::move(over));
     const auto outcome = engine::follow_plans(*worker_, *world, options_.shape, epoch);
     worker_->leave();
     reason = outcome ? "the leader sends no more plans" : outcome.error().message;
@@ -253,15 +257,17 @@ void rank_host::run_loop(base::epoch_id epoch) {
 
 std::unique_ptr<engine::executor> rank_host::take_epoch(base::epoch_id epoch) {
   transport::rank_groups groups;
+  std::shared_ptr<const std::atomic<bool>> over;
   {
     const std::scoped_lock lock(mutex_);
     if (!member_ || member_->epoch != epoch || !member_->driven || member_->aborted) {
       return nullptr;
     }
     groups = std::move(member_->groups);
+    over = member_->over;
     member_->connected = false;
   }
-  return std::make_unique<driven_epoch>(*this, epoch, std::move(groups));
+  return std::make_unique<driven_epoch>(*this, epoch, std::move(groups), std::move(over));
 }
 
 void rank_host::abort_plane(const worker::abort_plane& order) {
@@ -272,6 +278,7 @@ void rank_host::abort_plane(const worker::abort_plane& order) {
     const std::scoped_lock lock(mutex_);
     if (!member_ || member_->epoch != order.epoch) return;
     member_->aborted = true;
+    member_->over->store(true, std::memory_order_release);
     if (member_->plane) member_->plane->abort();
     never_opened = waits_for_segment_ == order.epoch;
     if (never_opened) waits_for_segment_.reset();
@@ -286,7 +293,9 @@ void rank_host::abort_plane(const worker::abort_plane& order) {
 
 void rank_host::abort() noexcept {
   const std::scoped_lock lock(mutex_);
-  if (member_ && member_->plane) member_->plane->abort();
+  if (!member_ || !member_->plane) return;
+  member_->over->store(true, std::memory_order_release);
+  member_->plane->abort();
 }
 
 // A device that failed in a step fails in every later one, for as long as the process lives. So the

@@ -6,6 +6,7 @@
 // abort() cuts through from any thread.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -79,6 +80,8 @@ class rank_host final : public worker_host {
     bool connected = false;
     bool driven = false;  // rank 0: start_loop has come
     bool aborted = false;
+    // For the waits of a device: set when the plane is aborted.
+    std::shared_ptr<std::atomic<bool>> over = std::make_shared<std::atomic<bool>>(false);
   };
 
   void run_load(const worker::load& order);

@@ -7,7 +7,6 @@
 
 #include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -78,7 +77,8 @@ class cuda_queue final : public queue {
   [[nodiscard]] const device_sequence* sequences(std::span<const sequence_rows> host);
   // Device memory that ops of one kind share, zeroed when it was allocated.
   [[nodiscard]] std::span<std::byte> workspace(scratch of, std::size_t bytes);
-  // While there are holders, the host waits by looking, and their error ends the wait.
+  // While there are holders, the host waits by looking, and the error of one ends the wait; it
+  // stays until the holder goes.
   void attach(stream_holder& holder) { holders_.push_back(&holder); }
   void detach(stream_holder& holder) { std::erase(holders_, &holder); }
   void let_go(const base::error& cause) noexcept {
@@ -110,7 +110,6 @@ class cuda_queue final : public queue {
   fusion pending_{*this};
   cudaError_t failure_ = cudaSuccess;
   std::string failed_doing_;
-  std::optional<base::error> ended_;  // by a holder, in a call that could not say so
   std::vector<stream_holder*> holders_;
   bool recording_ = false;
   std::uint64_t generation_ = 0;  // of the memory that a recording refers to

@@ -52,8 +52,7 @@ class nccl_group final : public device_group, public stream_holder {
     return abort_wanted_.load(std::memory_order_acquire) ||
            (over_ != nullptr && over_->load(std::memory_order_acquire));
   }
-  // Ends the communicators of the queue, whose kernels then return; each keeps the cause for every
-  // later call.
+  // Ends the communicator, whose kernels then return, and keeps the cause for every later call.
   base::result<void> end(const base::error& cause);
   base::result<void> end_failed(ncclResult_t code, const char* doing);
   // Until what NCCL does in the background is done; without a deadline only abort ends it.
@@ -89,12 +88,13 @@ void nccl_group::let_go(const base::error& cause) noexcept {
   if (comm_ != nullptr) static_cast<void>(nccl_.abort(std::exchange(comm_, nullptr)));
 }
 
-// In one NCCL group: every abort flag is set before the first communicator is taken apart, which
-// waits for the stream, where a kernel of another may be first.
+// With all others of a queue that is busy, in one NCCL group: every abort flag is set before the
+// first communicator is taken apart, which waits for the stream, where a kernel of another may be
+// first.
 base::result<void> nccl_group::end(const base::error& cause) {
   static_cast<void>(nccl_.group_start());
   let_go(cause);
-  queue_.let_go(cause);
+  if (cudaStreamQuery(queue_.stream()) != cudaSuccess) queue_.let_go(cause);
   static_cast<void>(nccl_.group_end());
   return tl::unexpected(*failure_);
 }
