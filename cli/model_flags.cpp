@@ -67,12 +67,13 @@ base::result<kernels::instruction_path> resolve_path(const model_flags& flags, d
 
 // Whether ranks compute on a GPU: asked for, or there is one and nothing says otherwise.
 base::result<std::optional<kernels::cuda_probe>> resolve_device(const model_flags& flags,
+                                                                bool computes,
                                                                 std::string& why_cpu) {
   const auto named = kernels::parse_instruction_path(flags.numerics);
   if (flags.device == "cpu" || (named && !on_cuda(*named))) {
     return std::optional<kernels::cuda_probe>{};
   }
-  auto probe = kernels::probe_cuda();
+  auto probe = computes ? kernels::probe_cuda() : kernels::probe_cuda_apart();
   if (probe && named && probe->path != *named) {
     return base::fail(base::error_code::failed_precondition, "cli",
                       "--numerics " + flags.numerics + " does not run here; this GPU has " +
@@ -160,7 +161,8 @@ base::result<opened_model> open_model(const model_flags& flags, std::optional<in
       config, {.tp_size = flags.tensor_parallel_size, .pp_size = flags.pipeline_parallel_size}));
   TROUPE_TRY(type, resolve_dtype(flags, config));
   std::string why_cpu;
-  TROUPE_TRY(cuda, resolve_device(flags, why_cpu));
+  const bool computes = rank.has_value() || flags.ranks == "threads";
+  TROUPE_TRY(cuda, resolve_device(flags, computes, why_cpu));
   kernels::instruction_path path{};
   if (cuda) {
     path = cuda->path;
@@ -185,7 +187,7 @@ base::result<opened_model> open_model(const model_flags& flags, std::optional<in
   if (!flags.kv_cache_memory.empty()) {
     opened.kv_cache_bytes = std::stoll(flags.kv_cache_memory);  // AsSizeValue left digits only
   }
-  if (cuda && (rank || flags.ranks == "threads")) {
+  if (cuda && computes) {
     TROUPE_TRY_VOID(open_device(opened, rank.value_or(0)));
   }
   return opened;

@@ -1,10 +1,19 @@
 #include "kernels/cuda_library.hpp"
 
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <csignal>
+#include <cstring>
 #include <string>
+
+#include "base/fd.hpp"
+#include "base/process.hpp"
 
 namespace troupe::kernels {
 namespace {
@@ -43,7 +52,71 @@ base::result<void*> entry(const char* name) {
                         " beside the program (scripts/build cuda makes it)");
 }
 
+// What the child of probe_cuda_apart() writes; below PIPE_BUF, so in one piece.
+struct probe_answer {
+  bool found = false;
+  cuda_probe probe;
+  base::error_code code{};
+  std::array<char, message_bytes_max> message{};
+};
+static_assert(std::is_trivially_copyable_v<probe_answer> && sizeof(probe_answer) <= 4096);
+
+[[noreturn]] void answer_and_end(int to, pid_t parent) {
+  if (!base::die_with_parent(parent)) ::_exit(1);
+  probe_answer answer;
+  if (const auto probe = probe_cuda()) {
+    answer.found = true;
+    answer.probe = *probe;
+  } else {
+    answer.code = probe.error().code;
+    const std::string& message = probe.error().message;
+    std::memcpy(answer.message.data(), message.data(),
+                std::min(message.size(), answer.message.size() - 1));
+  }
+  const ssize_t written = ::write(to, &answer, sizeof(answer));
+  ::_exit(written == static_cast<ssize_t>(sizeof(answer)) ? 0 : 1);
+}
+
+// Of the child's end of the pipe; false: it ended, or time ran out, without an answer.
+bool read_answer(int from, probe_answer& answer) {
+  pollfd ready{.fd = from, .events = POLLIN, .revents = 0};
+  const auto patience_ms = std::chrono::milliseconds(probe_patience).count();
+  int polled = 0;
+  do {
+    polled = ::poll(&ready, 1, static_cast<int>(patience_ms));
+  } while (polled < 0 && errno == EINTR);
+  return polled == 1 && ::read(from, &answer, sizeof(answer)) == ssize_t{sizeof(answer)};
+}
+
 }  // namespace
+
+base::result<cuda_probe> probe_cuda_apart() {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return base::fail(base::error_code::resource_exhausted, "kernels", "no pipe to look for CUDA");
+  }
+  const base::fd from(ends[0]);
+  base::fd to(ends[1]);
+  const pid_t parent = ::getpid();
+  const pid_t child = ::fork();
+  if (child < 0) {
+    return base::fail(base::error_code::resource_exhausted, "kernels",
+                      "no process to look for CUDA");
+  }
+  if (child == 0) answer_and_end(to.get(), parent);
+  to.reset();
+  probe_answer answer;
+  const bool answered = read_answer(from.get(), answer);
+  if (!answered) ::kill(child, SIGKILL);
+  while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  if (!answered) {
+    return base::fail(base::error_code::unavailable, "kernels",
+                      "no CUDA device: the driver did not answer");
+  }
+  if (!answer.found) return base::fail(answer.code, "kernels", answer.message.data());
+  return answer.probe;
+}
 
 base::result<std::unique_ptr<device>> open_cuda(const cuda_options& options) {
   TROUPE_TRY(address, entry("troupe_cuda_open"));

@@ -5,6 +5,7 @@
 //   if (!device) log.info(device.error().message);   // the CPU then
 #pragma once
 
+#include <chrono>
 #include <memory>
 
 #include "base/error.hpp"
@@ -31,9 +32,14 @@ struct cuda_probe {
   instruction_path path = instruction_path::cuda_sm90;  // of the first; a gang's devices are alike
 };
 
-// What there is, without a context on it: for a process that does not compute itself.
-// Errors: those of open_cuda.
+// What there is, without a context on it. Errors: those of open_cuda.
 [[nodiscard]] base::result<cuda_probe> probe_cuda();
+
+// The same, looked up by a child process, for one that does not compute itself: the driver's threads
+// take signals for the whole process, and what it maps stays. Called while there is one thread.
+// Errors: as well, unavailable (the child did not answer within probe_patience, or crashed).
+inline constexpr std::chrono::seconds probe_patience{60};
+[[nodiscard]] base::result<cuda_probe> probe_cuda_apart();
 
 // The shared object's two entries, `troupe_cuda_open` and `troupe_cuda_probe`. A null device or a
 // negative count: `message` says why.
