@@ -230,7 +230,7 @@ __device__ __forceinline__ void multiply_one_run(ring<Shape>& from, int group,
                                                  const matmul_weights& weights, int run,
                                                  const row_scales& scales, float (&d)[Count]) {
   if constexpr (Shape::float8) {
-    multiply_float8_run<Shape::tokens <= 64>(from, group, weights, run, scales, d);
+    multiply_float8_run(from, group, weights, run, scales, d);
   } else {
     multiply_run(from, group, weights, run, scales, d);
   }
@@ -351,7 +351,9 @@ planned plan_for(const matmul_weights& weights, int rows) {
   const int groups = groups_for(tokens);
   planned best;
   double least = -1.0;
-  for (const int residents : {2, 3}) {
+  // Float8 weights are converted between products: more CTAs have more to do meanwhile.
+  const bool float8 = weights.type == weight_type::float8_e4m3;
+  for (const int residents : {float8 ? 4 : 2, 3}) {
     for (const int outputs : {64, 48, 32}) {
       for (const int runs : {1, 2}) {
         if (runs > min(weights.runs, item_runs_max(tokens))) continue;
@@ -387,7 +389,7 @@ cudaError_t launch_tokens(cudaStream_t stream, const matmul_kernel_args& args, c
     return launch_gate<Tokens, Float8, 1>(stream, args, of.plan);
   } else {
     if (of.residents == 3) return launch_gate<Tokens, Float8, 3>(stream, args, of.plan);
-    return launch_gate<Tokens, Float8, 2>(stream, args, of.plan);
+    return launch_gate < Tokens, Float8, Float8 ? 4 : 2 > (stream, args, of.plan);
   }
 }
 

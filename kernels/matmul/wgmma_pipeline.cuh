@@ -147,9 +147,6 @@ __device__ __forceinline__ void wgmma_wait() {
 // The compiler does not know that registers belong to the tensor cores until the wait: what is read
 // or written after it goes through here, so that nothing moves before it.
 __device__ __forceinline__ void pin(float& value) { asm volatile("" : "+f"(value)::"memory"); }
-__device__ __forceinline__ void pin(std::uint32_t& value) {
-  asm volatile("" : "+r"(value)::"memory");
-}
 // Waits for all and takes the sums back.
 template <int Count>
 __device__ __forceinline__ void wgmma_finish(float (&d)[Count]) {
@@ -296,17 +293,6 @@ struct float8_steps {
       }
     }
   }
-  // After the wait for who multiplies by these.
-  __device__ __forceinline__ void take(float8_steps& next) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        pin(next.of[i][k]);
-        of[i][k] = next.of[i][k];
-      }
-    }
-  }
   // d = the steps times the input in tiles of 64 inputs; not waited for.
   template <class Shape, int Count>
   __device__ __forceinline__ void multiply(std::uint32_t stage, float (&d)[Count]) const {
@@ -321,9 +307,9 @@ struct float8_steps {
 };
 
 // The sum of a run's segments from float8 weights as they lie in memory, 64 outputs by a segment a
-// stage. They become bfloat16 in registers; `Ahead`: while the stage before is multiplied, which
-// takes registers for both.
-template <bool Ahead, class Shape, int Count>
+// stage. They become bfloat16 in registers, which the tensor cores read until the wait: only then
+// come the next. What else there is to do meanwhile, other warpgroups have.
+template <class Shape, int Count>
 __device__ __forceinline__ void multiply_float8_run(ring<Shape>& from, int group,
                                                     const matmul_weights& weights, int run,
                                                     const row_scales& scales,
@@ -332,42 +318,20 @@ __device__ __forceinline__ void multiply_float8_run(ring<Shape>& from, int group
   const std::uint32_t place = group * weights_group_bytes +
                               (group_warp() * 16 + lane_id() / 4) * matmul_float8_segment +
                               lane_id() % 4 * 16;
-  auto at = static_cast<int>(weights.padded_run_begin[run]);
   const auto end = static_cast<int>(weights.padded_run_begin[run + 1]);
-  if (at == end) return;
   float segment[Count];
   clear(segment);
-  float8_steps now;
-  std::uint32_t used = 0;
-  const auto multiply = [&] {
-    now.template multiply<Shape>(from.address(), segment);
-    used = from.empty();
-    from.advance();
-  };
-  const auto finish = [&] {
+  for (auto at = static_cast<int>(weights.padded_run_begin[run]); at < end;
+       at += matmul_float8_segment) {
+    from.wait_full();
+    float8_steps steps;
+    steps.load(from.address() + place);
+    steps.template multiply<Shape>(from.address(), segment);
     wgmma_finish(segment);
-    release_stage<Shape::cluster>(used);
+    release_stage<Shape::cluster>(from.empty());
+    from.advance();
     add_segment(scales, at, segment, total);
-    at += matmul_float8_segment;
-  };
-  from.wait_full();
-  now.load(from.address() + place);
-  multiply();
-  while (at + matmul_float8_segment < end) {
-    if constexpr (Ahead) {
-      float8_steps next;
-      from.wait_full();
-      next.load(from.address() + place);
-      finish();
-      now.take(next);
-    } else {
-      finish();
-      from.wait_full();
-      now.load(from.address() + place);
-    }
-    multiply();
   }
-  finish();
 }
 
 }  // namespace troupe::kernels::cuda
