@@ -115,7 +115,8 @@ std::vector<instruction_path> supported_paths(dtype type) {
 std::string to_string(const numerics_profile& profile) {
   std::string text(to_string(profile.path));
   text += '/';
-  text += to_string(profile.weights);
+  text +=
+      profile.kept == quantisation::float8_blocks ? "float8_blocks" : to_string(profile.weights);
   text += "/kv-";
   text += to_string(profile.kv_cache);
   text += "/v" + std::to_string(profile.version);

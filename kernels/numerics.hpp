@@ -48,10 +48,12 @@ struct numerics_profile {
   dtype weights = dtype::float32;
   dtype kv_cache = dtype::float32;
   int version = kernel_numerics_version;
+  // What may stay quantised where it is multiplied; dequantised while loading is none.
+  quantisation kept = quantisation::none;
   friend bool operator==(const numerics_profile&, const numerics_profile&) = default;
 };
 
-// E.g. "amx_bf16/bfloat16/kv-bfloat16/v1".
+// E.g. "amx_bf16/bfloat16/kv-bfloat16/v1"; with float8 kept "cuda_sm90/float8_blocks/...".
 [[nodiscard]] std::string to_string(const numerics_profile& profile);
 
 }  // namespace troupe::kernels

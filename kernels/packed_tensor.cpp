@@ -23,8 +23,14 @@ struct packed_extent {
 
 // What each run's length is rounded up to.
 std::int64_t run_step(const packed_shape& shape) {
+  if (shape.kind == quantisation::float8_blocks) return cuda_float8_run_inputs;
   if (shape.on != nullptr) return cuda_run_inputs;
   return shape.type == dtype::bfloat16 ? tile_inputs : 1;
+}
+
+std::int64_t element_bytes(const packed_shape& shape) {
+  if (shape.kind == quantisation::float8_blocks) return 1;
+  return static_cast<std::int64_t>(size_of(shape.type));
 }
 
 packed_extent extent_of(const packed_shape& shape) {
@@ -45,6 +51,11 @@ packed_extent extent_of(const packed_shape& shape) {
 
 std::size_t packed_tensor::packed_bytes(const packed_shape& shape) {
   const packed_extent extent = extent_of(shape);
+  if (shape.kind == quantisation::float8_blocks) {
+    const std::int64_t scales = extent.blocks * (extent.padded_inputs / cuda_float8_run_inputs);
+    return static_cast<std::size_t>(shape.outputs * extent.padded_inputs) +
+           static_cast<std::size_t>(scales) * sizeof(float);
+  }
   if (shape.on != nullptr) {
     return static_cast<std::size_t>(shape.outputs * extent.padded_inputs) * size_of(shape.type);
   }
@@ -53,6 +64,8 @@ std::size_t packed_tensor::packed_bytes(const packed_shape& shape) {
 }
 
 base::result<packed_tensor> packed_tensor::allocate(packed_shape shape) {
+  TROUPE_CHECK(shape.kind == quantisation::none ||
+               (shape.on != nullptr && shape.type == dtype::bfloat16));
   const packed_extent extent = extent_of(shape);
   constexpr auto elements_max = std::numeric_limits<std::int64_t>::max() / 4 / tile_outputs;
   if (extent.blocks > 0 && extent.padded_inputs > elements_max / extent.blocks) {
@@ -75,6 +88,8 @@ void packed_tensor::pack(const pack_args& args) {
   TROUPE_CHECK(args.first_output + args.outputs <= shape_.outputs);
   const std::int64_t row_bytes = inputs() * static_cast<std::int64_t>(size_of(args.source));
   TROUPE_CHECK(args.rows.size() == static_cast<std::size_t>(args.outputs * row_bytes));
+  TROUPE_CHECK((args.source == source_dtype::float8_e4m3) ==
+               (shape_.kind == quantisation::float8_blocks));
   if (shape_.on != nullptr) return upload_rows(args);
   const std::int64_t end = args.first_output + args.outputs;
   for (std::int64_t output = args.first_output; output < end;) {
@@ -100,7 +115,7 @@ void packed_tensor::pack(const pack_args& args) {
 }
 
 void packed_tensor::upload_rows(const pack_args& args) {
-  const auto element = static_cast<std::int64_t>(size_of(shape_.type));
+  const std::int64_t element = element_bytes(shape_);
   const std::int64_t padded_bytes = padded_inputs_ * element;
   const auto source = static_cast<std::int64_t>(size_of(args.source));
   const auto fill = [&](std::span<std::byte> staging) {
@@ -109,7 +124,7 @@ void packed_tensor::upload_rows(const pack_args& args) {
       const std::byte* from = args.rows.data() + row * inputs() * source;
       std::int64_t begin = 0;
       for (const std::int64_t end : shape_.run_ends) {
-        const std::int64_t padded = round_up(end - begin, cuda_run_inputs);
+        const std::int64_t padded = round_up(end - begin, run_step(shape_));
         packing::copy_elements({.from = from + begin * source,
                                 .source = args.source,
                                 .type = shape_.type,
@@ -124,6 +139,22 @@ void packed_tensor::upload_rows(const pack_args& args) {
   };
   shape_.on->upload(storage_.data() + args.first_output * padded_bytes,
                     static_cast<std::size_t>(args.outputs * padded_bytes), fill);
+}
+
+void packed_tensor::pack_scales(std::span<const float> scales) {
+  TROUPE_CHECK(shape_.kind == quantisation::float8_blocks);
+  TROUPE_CHECK(scales.size_bytes() == bytes() - static_cast<std::size_t>(code_bytes()));
+  if (scales.empty()) return;
+  shape_.on->upload(storage_.data() + code_bytes(), scales.size_bytes(),
+                    [&](std::span<std::byte> staging) {
+                      std::memcpy(staging.data(), scales.data(), scales.size_bytes());
+                    });
+}
+
+// Rows are multiples of 128 bytes, so the scales behind them are aligned.
+const float* packed_tensor::device_scales() const noexcept {
+  if (shape_.kind != quantisation::float8_blocks) return nullptr;
+  return reinterpret_cast<const float*>(storage_.data() + code_bytes());
 }
 
 void packed_tensor::unpack_row(std::int64_t output, std::span<float> out) const {

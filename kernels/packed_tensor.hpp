@@ -9,6 +9,9 @@
 //   cuda_rows             [outputs][padded inputs] in the memory of a CUDA device, each run padded
 //                         with zeros to 64 inputs: a K tile of 128 bytes of bfloat16, so that a
 //                         tile never holds two runs.
+//   cuda_rows_float8      codes [outputs][padded inputs] in the memory of a CUDA device, each run
+//                         padded with zeros to 128 inputs, then the scales: float32 [outputs / 16
+//                         rounded up][padded inputs / 128], one for 16 outputs by 128 inputs.
 // On the CPU outputs are padded with zeros to 16. A run may be empty.
 //
 //   TROUPE_TRY(w, packed_tensor::allocate({.outputs = 3072, .run_ends = {1024}, .type =
@@ -30,28 +33,31 @@ namespace troupe::kernels {
 enum class layout_id : std::uint16_t {
   bfloat16_tiles_32x16 = 1,
   float32_columns_16 = 2,
-  cuda_rows = 3
+  cuda_rows = 3,
+  cuda_rows_float8 = 4
 };
-// int8 and int4 come with their own kinds and scales per run or group.
-enum class quantisation : std::uint8_t { none };
 
 inline constexpr std::int64_t tile_outputs = 16;
 inline constexpr std::int64_t tile_inputs = 32;  // bfloat16 on the CPU only
 inline constexpr std::int64_t cuda_run_inputs = 64;
+inline constexpr std::int64_t cuda_float8_run_inputs = 128;  // what one scale covers
 
 class device;  // kernels/device.hpp
 
 struct packed_shape {
   std::int64_t outputs = 0;
   std::vector<std::int64_t>
-      run_ends;  // ascending; the last is the number of inputs; 1, 2, 4 or 8 runs
-  dtype type = dtype::bfloat16;
-  device* on = nullptr;  // null: the CPU; borrowed, outlives the tensor
+      run_ends;                  // ascending; the last is the number of inputs; 1, 2, 4 or 8 runs
+  dtype type = dtype::bfloat16;  // of the input; of the weights too unless quantised
+  device* on = nullptr;          // null: the CPU; borrowed, outlives the tensor
+  // float8_blocks: on a device and with bfloat16 inputs only.
+  quantisation kind = quantisation::none;
 };
 
 // Element type of rows handed to pack().
-enum class source_dtype : std::uint8_t { float32, float16, bfloat16 };
+enum class source_dtype : std::uint8_t { float32, float16, bfloat16, float8_e4m3 };
 [[nodiscard]] constexpr std::size_t size_of(source_dtype type) noexcept {
+  if (type == source_dtype::float8_e4m3) return 1;
   return type == source_dtype::float32 ? 4 : 2;
 }
 
@@ -76,8 +82,12 @@ class packed_tensor {
   // Converts (to bfloat16 by rounding to nearest even; to float32 exactly) and lays out some rows.
   // Rows may come in any order, each once. Different rows may be packed by different threads when
   // no block of 16 outputs is shared between them. On a device the rows are there once it is
-  // settled; see device::upload.
+  // settled; see device::upload. float8_e4m3 rows are for float8_blocks and for nothing else.
   void pack(const pack_args& args);
+
+  // Lays the scales of a float8_blocks matrix beside its rows. Shape: [outputs / 16 rounded
+  // up][padded_inputs / 128].
+  void pack_scales(std::span<const float> scales);
 
   // Row `output` as float32, from its tiles. On the CPU only. Shape: out.size() == inputs().
   void unpack_row(std::int64_t output, std::span<float> out) const;
@@ -89,15 +99,18 @@ class packed_tensor {
   [[nodiscard]] std::span<const std::int64_t> run_ends() const noexcept { return shape_.run_ends; }
   [[nodiscard]] dtype type() const noexcept { return shape_.type; }
   [[nodiscard]] layout_id layout() const noexcept {
+    if (shape_.kind == quantisation::float8_blocks) return layout_id::cuda_rows_float8;
     if (shape_.on != nullptr) return layout_id::cuda_rows;
     return shape_.type == dtype::bfloat16 ? layout_id::bfloat16_tiles_32x16
                                           : layout_id::float32_columns_16;
   }
-  [[nodiscard]] quantisation kind() const noexcept { return quantisation::none; }
+  [[nodiscard]] quantisation kind() const noexcept { return shape_.kind; }
   // Inputs after padding each run: the length of one output block in elements / 16.
   [[nodiscard]] std::int64_t padded_inputs() const noexcept { return padded_inputs_; }
   // The rows in the device's memory: the host may not follow it.
   [[nodiscard]] const std::byte* device_rows() const noexcept { return storage_.data(); }
+  // The scales there; null unless float8_blocks.
+  [[nodiscard]] const float* device_scales() const noexcept;
   // Start of the block of 16 outputs. On the CPU only.
   [[nodiscard]] const std::byte* block(std::int64_t output_block) const noexcept {
     return storage_.data() + output_block * block_bytes_;
@@ -106,6 +119,7 @@ class packed_tensor {
 
  private:
   void upload_rows(const pack_args& args);
+  [[nodiscard]] std::int64_t code_bytes() const noexcept { return shape_.outputs * padded_inputs_; }
 
   packed_shape shape_;
   std::int64_t padded_inputs_ = 0;

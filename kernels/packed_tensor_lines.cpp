@@ -157,7 +157,10 @@ void copy_elements_to(const element_run& run, std::byte* to) {
       return copy_elements_as<Target, float16_bits>(run.from, run.count, to);
     case source_dtype::bfloat16:
       return copy_elements_as<Target, bfloat16_bits>(run.from, run.count, to);
+    case source_dtype::float8_e4m3:
+      break;
   }
+  TROUPE_CHECK(!"float8_e4m3 is copied, never converted");
 }
 
 template <class Target>
@@ -169,6 +172,8 @@ std::byte* pack_run_to(const run_rows& run, std::byte* to) {
       return pack_run_as<Target, float16_bits>(run, to);
     case source_dtype::bfloat16:
       return pack_run_as<Target, bfloat16_bits>(run, to);
+    case source_dtype::float8_e4m3:
+      break;
   }
   TROUPE_CHECK(!"a source dtype outside the enum");
 }
@@ -181,7 +186,9 @@ std::byte* pack_run(const run_rows& run, std::byte* to) {
 }
 
 void copy_elements(const element_run& run, std::byte* to) {
-  if (run.source == source_dtype::bfloat16 && run.type == dtype::bfloat16) {
+  if (run.source == source_dtype::float8_e4m3) {
+    std::memcpy(to, run.from, static_cast<std::size_t>(run.count));
+  } else if (run.source == source_dtype::bfloat16 && run.type == dtype::bfloat16) {
     std::memcpy(to, run.from, static_cast<std::size_t>(run.count) * 2);
   } else if (run.type == dtype::float32) {
     copy_elements_to<float>(run, to);

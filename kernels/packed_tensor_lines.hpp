@@ -26,7 +26,7 @@ struct run_rows {
 // words alone. Returns where the next run starts.
 std::byte* pack_run(const run_rows& run, std::byte* to);
 
-// Some consecutive elements as `type`: exact, or rounded to nearest even.
+// Some consecutive elements as `type`: exact, or rounded to nearest even; float8_e4m3 as it is.
 struct element_run {
   const std::byte* from = nullptr;  // may start at any byte
   source_dtype source = source_dtype::bfloat16;

@@ -23,6 +23,12 @@ enum class dtype : std::uint8_t { float32, bfloat16 };
   return type == dtype::float32 ? "float32" : "bfloat16";
 }
 
+// How weights are kept beside a dtype. int8 and int4 come with their own kinds and scales.
+enum class quantisation : std::uint8_t {
+  none,
+  float8_blocks  // float8_e4m3 with a scale for each 128 outputs by 128 inputs (kernels/float8.hpp)
+};
+
 enum class device_kind : std::uint8_t { cpu, cuda };
 
 struct device_handle {

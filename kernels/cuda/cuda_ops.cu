@@ -28,18 +28,26 @@ constexpr std::size_t aligned(std::size_t bytes) {
   return (bytes + to - 1) / to * to;
 }
 
+weight_type type_of(const packed_tensor& packed) {
+  if (packed.kind() == quantisation::float8_blocks) return weight_type::float8_e4m3;
+  return packed.type() == dtype::bfloat16 ? weight_type::bfloat16 : weight_type::float32;
+}
+
 matmul_weights weights_of(const packed_tensor& packed) {
-  matmul_weights made{
-      .data = packed.device_rows(),
-      .type = packed.type() == dtype::bfloat16 ? weight_type::bfloat16 : weight_type::float32,
-      .outputs = packed.outputs(),
-      .inputs = packed.inputs(),
-      .padded_inputs = packed.padded_inputs(),
-      .runs = static_cast<int>(packed.run_ends().size())};
+  matmul_weights made{.data = packed.device_rows(),
+                      .type = type_of(packed),
+                      .scales = packed.device_scales(),
+                      .outputs = packed.outputs(),
+                      .inputs = packed.inputs(),
+                      .padded_inputs = packed.padded_inputs(),
+                      .runs = static_cast<int>(packed.run_ends().size())};
+  static_assert(matmul_k_tile == cuda_run_inputs);
+  const std::int64_t step =
+      made.type == weight_type::float8_e4m3 ? cuda_float8_run_inputs : matmul_k_tile;
   int run = 0;
   for (const std::int64_t end : packed.run_ends()) {
     const std::int64_t length = end - made.run_begin[run];
-    const std::int64_t padded = (length + matmul_k_tile - 1) / matmul_k_tile * matmul_k_tile;
+    const std::int64_t padded = (length + step - 1) / step * step;
     made.run_begin[run + 1] = end;
     made.padded_run_begin[run + 1] = made.padded_run_begin[run] + padded;
     ++run;
@@ -145,6 +153,7 @@ void cuda_ops::attention(queue& on, const attention_args& args) {
 }
 
 void cuda_ops::embed(queue& on, const embed_args& args) {
+  TROUPE_CHECK(args.table->kind() == quantisation::none);
   cuda_queue& here = queue_of(on);
   here.pending().flush();
   here.note(cuda::embed(here.stream(), {.table = args.table->device_rows(),

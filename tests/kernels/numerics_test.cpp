@@ -28,6 +28,12 @@ TEST(Numerics, ProfilePrintsAllThatBitsDependOn) {
                                  .kv_cache = dtype::float32,
                                  .version = 3};
   EXPECT_EQ(to_string(profile), "amx_bf16/bfloat16/kv-float32/v3");
+  const numerics_profile kept{.path = instruction_path::cuda_sm90,
+                              .weights = dtype::bfloat16,
+                              .kv_cache = dtype::bfloat16,
+                              .version = 3,
+                              .kept = quantisation::float8_blocks};
+  EXPECT_EQ(to_string(kept), "cuda_sm90/float8_blocks/kv-bfloat16/v3");
 }
 
 TEST(Numerics, FasterPathsComeFirstAndImplyTheSlower) {
