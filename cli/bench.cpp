@@ -109,8 +109,7 @@ nlohmann::ordered_json json_of(const spread& of) {
 nlohmann::ordered_json figures(const bench_flags& flags, const opened_model& opened,
                                const std::vector<round_times>& rounds,
                                const machine_limits& limits) {
-  const work_model work(opened.config, size_of(opened.profile.weights),
-                        size_of(opened.profile.kv_cache));
+  const work_model work(opened.config, opened.profile);
   const auto sequences = static_cast<double>(flags.concurrency);
   std::vector<double> prefill;
   std::vector<double> decode;

@@ -6,10 +6,11 @@
 
 namespace troupe::cli {
 
-work_model::work_model(const models::model_config& config, std::size_t bytes_per_weight,
-                       std::size_t bytes_per_kv_element)
-    : bytes_per_weight_(static_cast<double>(bytes_per_weight)),
-      bytes_per_kv_element_(static_cast<double>(bytes_per_kv_element)) {
+work_model::work_model(const models::model_config& config, const kernels::numerics_profile& profile)
+    : bytes_per_output_weight_(static_cast<double>(size_of(profile.weights))),
+      bytes_per_kv_element_(static_cast<double>(size_of(profile.kv_cache))) {
+  const bool float8 = profile.kept == kernels::quantisation::float8_blocks;
+  bytes_per_layer_weight_ = float8 ? 1.0 : bytes_per_output_weight_;
   for (const auto& window : config.sliding_window) windows_.push_back(window.value_or(0));
   const auto layers = static_cast<double>(config.num_hidden_layers);
   const auto hidden = static_cast<double>(config.hidden_size);
@@ -42,7 +43,7 @@ double work_model::decode_bytes(std::int64_t context, std::int64_t sequences) co
   for (const std::int64_t window : windows_) {
     positions += static_cast<double>(window == 0 ? context : std::min(context, window));
   }
-  return (layer_weights_ + output_weights_) * bytes_per_weight_ +
+  return layer_weights_ * bytes_per_layer_weight_ + output_weights_ * bytes_per_output_weight_ +
          positions * static_cast<double>(sequences) * kv_elements_ * bytes_per_kv_element_;
 }
 

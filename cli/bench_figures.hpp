@@ -4,14 +4,14 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/numerics.hpp"
 #include "models/config.hpp"
 
 namespace troupe::cli {
 
 // Multiply-adds count as two. Attention counts the positions a query sees, itself included.
 struct work_model {
-  explicit work_model(const models::model_config& config, std::size_t bytes_per_weight,
-                      std::size_t bytes_per_kv_element);
+  work_model(const models::model_config& config, const kernels::numerics_profile& profile);
 
   // Floating-point operations of one prompt of `tokens`, the last one's logits included.
   [[nodiscard]] double prefill_flop(std::int64_t tokens) const;
@@ -27,7 +27,8 @@ struct work_model {
   double output_weights_ = 0.0;        // elements of the output embedding
   double query_elements_ = 0.0;        // heads * head_dim
   double kv_elements_ = 0.0;           // K and V of one position and layer
-  double bytes_per_weight_ = 0.0;
+  double bytes_per_layer_weight_ = 0.0;
+  double bytes_per_output_weight_ = 0.0;
   double bytes_per_kv_element_ = 0.0;
 };
 

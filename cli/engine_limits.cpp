@@ -112,11 +112,14 @@ engine::engine_options engine_options_of(const model_flags& flags, const opened_
 }
 
 std::uint64_t packed_bytes(const opened_model& opened) {
-  std::uint64_t elements = 0;
+  const bool keeps_float8 = opened.profile.kept == kernels::quantisation::float8_blocks;
+  std::uint64_t bytes = 0;
   for (const models::tensor_info& tensor : opened.files.tensors()) {
-    elements += tensor.bytes / std::max<std::size_t>(1, size_of(tensor.dtype));
+    const bool kept = keeps_float8 && tensor.dtype == models::stored_dtype::float8_e4m3;
+    const std::uint64_t elements = tensor.bytes / std::max<std::size_t>(1, size_of(tensor.dtype));
+    bytes += elements * (kept ? 1 : size_of(opened.profile.weights));
   }
-  return elements * size_of(opened.profile.weights);
+  return bytes;
 }
 
 }  // namespace troupe::cli

@@ -8,6 +8,7 @@
 #include "cli/layout_report.hpp"
 #include "cli/model_flags.hpp"
 #include "cli/yaml_config.hpp"
+#include "models/float8_scales.hpp"
 
 namespace troupe::cli {
 namespace {
@@ -20,6 +21,7 @@ struct inspect_flags {
 std::uint64_t parameters(const models::checkpoint& files) {
   std::uint64_t elements = 0;
   for (const models::tensor_info& tensor : files.tensors()) {
+    if (tensor.name.ends_with(models::float8_scale_suffix)) continue;
     elements += tensor.bytes / std::max<std::size_t>(1, size_of(tensor.dtype));
   }
   return elements;
@@ -30,6 +32,7 @@ std::vector<std::string> profiles(const opened_model& opened) {
   for (const auto path : kernels::supported_paths(opened.profile.weights)) {
     kernels::numerics_profile profile = opened.profile;
     profile.path = path;
+    profile.kept = kernels::quantisation::none;
     names.push_back(to_string(profile));
   }
   if (opened.devices > 0) names.insert(names.begin(), to_string(opened.profile));

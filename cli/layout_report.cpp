@@ -24,6 +24,7 @@ base::result<layout_report> report_layout(const opened_model& opened, const mode
                                   .type = opened.profile.weights,
                                   .pool = nullptr,
                                   .plan_only = true,
+                                  .plan_for_device = opened.devices > 0,
                                   .progress = {}});
     TROUPE_TRY(planned, models::load({reader, opened.config, where}));
     const engine::rank_scratch scratch{.config = opened.config,

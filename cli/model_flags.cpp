@@ -48,7 +48,9 @@ base::result<dtype> resolve_dtype(const model_flags& flags, const models::model_
         base::error_code::unimplemented, "cli",
         "--dtype " + flags.dtype + " is not in this build yet; auto, float32 and bfloat16 are");
   }
-  // A float16 checkpoint runs as bfloat16, which has no kernel-side range to overflow.
+  // A float16 checkpoint runs as bfloat16, which has no kernel-side range to overflow; so does a
+  // float8 one.
+  if (config.quantization) return dtype::bfloat16;
   return config.dtype == "float32" ? dtype::float32 : dtype::bfloat16;
 }
 
@@ -179,6 +181,9 @@ base::result<opened_model> open_model(const model_flags& flags, std::optional<in
                       .device = nullptr,
                       .devices = cuda ? cuda->devices : 0,
                       .why_cpu = std::move(why_cpu)};
+  if (cuda && type == dtype::bfloat16 && opened.config.quantization) {
+    opened.profile.kept = kernels::quantisation::float8_blocks;
+  }
   if (flags.kv_cache_dtype == "float32") opened.profile.kv_cache = dtype::float32;
   if (flags.kv_cache_dtype == "bfloat16") opened.profile.kv_cache = dtype::bfloat16;
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));

@@ -78,6 +78,7 @@ base::result<void> rank_worker::load_weights() {
   TROUPE_TRY(model, models::load({reader, options_.config, options_.where}));
   model_ = std::move(model);
   weight_bytes_ = reader.bytes();
+  why_dequantised_ = reader.why_dequantised();
   if (options_.digest != nullptr) {
     TROUPE_TRY_VOID(options_.digest->finish(pool_, [&](std::uint64_t hashed) {
       if (options_.progress) options_.progress(reader.bytes() + hashed);

@@ -94,6 +94,8 @@ class rank_worker {
   void abort() noexcept;
 
   [[nodiscard]] std::uint64_t weight_bytes() const noexcept { return weight_bytes_; }
+  // weight_reader::why_dequantised().
+  [[nodiscard]] const std::string& why_dequantised() const noexcept { return why_dequantised_; }
 
  private:
   explicit rank_worker(rank_worker_options options);
@@ -143,6 +145,7 @@ class rank_worker {
   kv_cache cache_;
   kernels::arena arena_;
   std::uint64_t weight_bytes_ = 0;
+  std::string why_dequantised_;
 };
 
 }  // namespace troupe::engine

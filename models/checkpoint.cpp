@@ -111,6 +111,8 @@ std::size_t size_of(stored_dtype dtype) noexcept {
     case stored_dtype::float16:
     case stored_dtype::bfloat16:
       return 2;
+    case stored_dtype::float8_e4m3:
+      return 1;
     case stored_dtype::other:
       break;
   }
@@ -125,6 +127,8 @@ std::string_view to_string(stored_dtype dtype) noexcept {
       return "float16";
     case stored_dtype::bfloat16:
       return "bfloat16";
+    case stored_dtype::float8_e4m3:
+      return "float8_e4m3";
     case stored_dtype::other:
       break;
   }
@@ -168,7 +172,6 @@ checkpoint checkpoint::random(std::vector<tensor_info> tensors) {
   made->paths.emplace_back("random weights/");
   made->tensors = std::move(tensors);
   for (tensor_info& tensor : made->tensors) {
-    tensor.dtype = stored_dtype::bfloat16;
     tensor.file = 0;
     tensor.offset = 0;
     tensor.bytes = size_of(tensor.dtype);

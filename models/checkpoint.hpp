@@ -28,7 +28,7 @@
 namespace troupe::models {
 
 // Safetensors names of element types; `other` is known to the format but not to this build.
-enum class stored_dtype : std::uint8_t { float32, float16, bfloat16, other };
+enum class stored_dtype : std::uint8_t { float32, float16, bfloat16, float8_e4m3, other };
 [[nodiscard]] std::size_t size_of(stored_dtype dtype) noexcept;
 [[nodiscard]] std::string_view to_string(stored_dtype dtype) noexcept;
 
@@ -56,7 +56,7 @@ class checkpoint {
   [[nodiscard]] static base::result<checkpoint> open(const model_folder& folder);
 
   // No files: such tensors with pseudo-random contents, the same for the same name and shape
-  // wherever they are cut. `tensors`: `file`, `offset` and `bytes` are not looked at; bfloat16.
+  // wherever they are cut. `tensors`: `file`, `offset` and `bytes` are not looked at.
   [[nodiscard]] static checkpoint random(std::vector<tensor_info> tensors);
 
   checkpoint(checkpoint&&) noexcept;

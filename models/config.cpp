@@ -8,6 +8,7 @@
 
 #include "models/checkpoint_file.hpp"
 #include "models/config_fields.hpp"
+#include "models/config_quantization.hpp"
 #include "models/config_rope.hpp"
 #include "models/config_window.hpp"
 #include "models/json_bounds.hpp"
@@ -67,18 +68,6 @@ base::result<const architecture*> find_architecture(const config_fields& top) {
 // Fields that change the maths and that this build would otherwise ignore.
 base::result<void> refuse_features(const config_fields& top) {
   const auto unimplemented = base::error_code::unimplemented;
-  for (const std::string_view name : {"quantization_config", "compression_config"}) {
-    if (!top.has_value(name)) continue;
-    const nlohmann::json& value = *top.find(name);
-    std::string method = "unknown";
-    if (value.is_object() && value.contains("quant_method")) {
-      method = described(value.at("quant_method"));
-    }
-    return base::fail(unimplemented, origin,
-                      fmt::format("{}: field \"{}\": weights quantised by {} are not implemented: "
-                                  "use the bfloat16 original with --dtype int8 or int4",
-                                  top.where(), name, method));
-  }
   for (const std::string_view name :
        {"attn_logit_softcapping", "final_logit_softcapping", "logit_softcapping", "logit_scale",
         "query_pre_attn_scalar", "clip_qkv", "attention_chunk_size", "per_layer_config"}) {
@@ -290,6 +279,7 @@ base::result<model_config> parse_files(const named_text& config_file,
   config.architecture = known->name;
   config.model_type = known->model_type;
   TROUPE_TRY_VOID(refuse_features(top));
+  TROUPE_TRY_VOID(read_quantization(top, config));
   TROUPE_TRY_VOID(read_sizes(top, *known, config));
   TROUPE_TRY_VOID(read_switches(top, *known, config));
   TROUPE_TRY_VOID(read_dtype(top, config));

@@ -34,6 +34,7 @@ struct config_limits {
   static constexpr std::size_t eos_token_ids_max = 1024;
   static constexpr std::size_t json_bytes_max = 4U << 20;
   static constexpr int json_depth_max = 64;
+  static constexpr std::size_t modules_max = 16'384;  // of modules_to_not_convert
 };
 
 enum class rope_type : std::uint8_t { standard, linear, dynamic, llama3, yarn };
@@ -59,6 +60,15 @@ struct rope_parameters {
 
 enum class activation : std::uint8_t { silu, gelu_tanh, gelu };
 
+// quantization_config with quant_method "fp8": a matrix X.weight may be stored as float8_e4m3, with
+// X.weight_scale_inv [outputs / 128][inputs / 128], both rounded up; weight = float(code) * scale.
+struct float8_quantization {
+  std::vector<std::string> modules_to_not_convert;  // whole names, or their first or last parts
+
+  // Whether transformers would store that matrix so: all but the embeddings and the list.
+  [[nodiscard]] bool converts(std::string_view tensor) const;
+};
+
 struct model_config {
   std::string architecture;  // architectures[0], e.g. "Qwen3ForCausalLM"
   std::string model_type;
@@ -80,6 +90,7 @@ struct model_config {
   // Tokens a query may look back, itself included; nullopt: all. One entry a layer.
   std::vector<std::optional<std::int64_t>> sliding_window;
   std::string dtype;  // "bfloat16", "float16", "float32", or empty when the file does not say
+  std::optional<float8_quantization> quantization;
   // generation_config.json first, else config.json. Ids outside the vocabulary are left out: some
   // published files say -1 for "none", and such a token can never be chosen.
   std::vector<std::int32_t> eos_token_ids;

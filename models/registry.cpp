@@ -18,6 +18,7 @@ std::span<const architecture> architectures() noexcept {
 }
 
 base::result<std::unique_ptr<model>> load(const model_load& load) {
+  load.reader.take_float8(load.config.quantization.has_value());
   std::string names;
   for (const architecture& candidate : architectures()) {
     if (candidate.name == load.config.architecture) return candidate.load(load);

@@ -1,12 +1,15 @@
 #include "models/weight_reader.hpp"
 
+#include <algorithm>
 #include <atomic>
-#include <bit>
-#include <cstring>
 #include <mutex>
 #include <optional>
+#include <span>
+#include <utility>
 
 #include "base/check.hpp"
+#include "kernels/float8.hpp"
+#include "models/stored_value.hpp"
 
 namespace troupe::models {
 namespace {
@@ -21,6 +24,8 @@ source_dtype source_of(stored_dtype type) {
       return source_dtype::float16;
     case stored_dtype::bfloat16:
       return source_dtype::bfloat16;
+    case stored_dtype::float8_e4m3:
+      return source_dtype::float8_e4m3;
     case stored_dtype::other:
       break;
   }
@@ -28,39 +33,55 @@ source_dtype source_of(stored_dtype type) {
   return source_dtype::float32;
 }
 
-std::string describe(const std::vector<std::int64_t>& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+// Whether every segment of 128 inputs and group of 16 outputs of every rank has one scale.
+bool keeps_float8(const matrix_cuts& cuts) {
+  for (int run = 0; run < canonical_runs && cuts.inputs.size > 0; ++run) {
+    const range columns = cuts.inputs.run(run);
+    if (columns.size() > 0 && columns.begin % kernels::float8_block != 0) return false;
   }
-  return text + "]";
+  return cuts.output_unit % kernels::tile_outputs == 0;
 }
 
-float widen_float16(std::uint16_t half) noexcept {
-  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000U) << 16U;
-  const std::uint32_t exponent = (half >> 10U) & 0x1FU;
-  const std::uint32_t mantissa = half & 0x3FFU;
-  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24, exact in float32
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-24F;
-    return sign == 0 ? magnitude : -magnitude;
+// Appends a part's scales as packed: one for 16 outputs and 128 inputs of a run.
+void add_scales(const matrix_part& part, const float8_scales& of,
+                const kernels::packed_tensor& packed, std::vector<float>& scales) {
+  TROUPE_CHECK(part.outputs.begin % kernels::tile_outputs == 0);
+  for (std::int64_t row = part.outputs.begin; row < part.outputs.end;
+       row += kernels::tile_outputs) {
+    std::int64_t begin = 0;
+    for (const std::int64_t end : packed.run_ends()) {
+      TROUPE_CHECK(begin == end || (part.inputs.begin + begin) % kernels::float8_block == 0);
+      for (; begin < end; begin += kernels::float8_block) {
+        scales.push_back(of.at(row, part.inputs.begin + begin));
+      }
+      begin = end;
+    }
   }
-  const std::uint32_t wide = exponent == 31 ? 255 : exponent + (127 - 15);
-  return std::bit_cast<float>(sign | (wide << 23U) | (mantissa << 13U));
 }
 
-float widen(const std::byte* from, stored_dtype type) noexcept {
-  if (type == stored_dtype::float32) {
-    float value = 0;
-    std::memcpy(&value, from, sizeof(value));
-    return value;
-  }
-  std::uint16_t bits = 0;
-  std::memcpy(&bits, from, sizeof(bits));
-  if (type == stored_dtype::float16) return widen_float16(bits);
-  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U);
+base::result<void> check_codes(const tensor_info& tensor, std::span<const std::byte> codes) {
+  if (!kernels::has_float8_nan(codes)) return {};
+  return base::fail(
+      base::error_code::data_loss, "models",
+      "tensor " + tensor.name + " holds the code of NaN: it is corrupt, fetch it again");
 }
 
 }  // namespace
+
+// A part on its way into the packed matrix.
+struct weight_reader::packing {
+  const matrix_part& part;
+  const tensor_info& tensor;
+  std::int64_t first_output = 0;        // of the packed matrix
+  std::optional<float8_scales> scales;  // of float8_e4m3
+
+  // Units: bytes of staging for one element.
+  [[nodiscard]] std::int64_t staged_element_bytes(const kernels::packed_tensor& into) const {
+    const auto stored = static_cast<std::int64_t>(size_of(tensor.dtype));
+    const bool dequantised = scales && into.kind() == kernels::quantisation::none;
+    return stored + (dequantised ? static_cast<std::int64_t>(sizeof(float)) : 0);
+  }
+};
 
 weight_reader::weight_reader(weight_reader_options options) : options_(std::move(options)) {
   TROUPE_CHECK(options_.files != nullptr || (options_.plan_only && options_.asked != nullptr));
@@ -83,8 +104,18 @@ base::result<const tensor_info*> weight_reader::checked(
   if (found->dtype == stored_dtype::other) {
     return base::fail(base::error_code::invalid_argument, "models",
                       "tensor " + name +
-                          " has an element type that is not read yet; float32, float16 and "
-                          "bfloat16 are");
+                          " has an element type that is not read yet; float32, float16, bfloat16 "
+                          "and float8_e4m3 are");
+  }
+  if (found->dtype == stored_dtype::float8_e4m3 && !takes_float8_) {
+    return base::fail(base::error_code::invalid_argument, "models",
+                      "tensor " + name +
+                          " is float8_e4m3 but config.json has no quantization_config that says "
+                          "how it is scaled: take config.json from where the weights are from");
+  }
+  if (found->dtype == stored_dtype::float8_e4m3 && shape.size() != 2) {
+    return base::fail(base::error_code::invalid_argument, "models",
+                      "tensor " + name + " is float8_e4m3, which only matrices may be");
   }
   return found;
 }
@@ -96,7 +127,14 @@ void weight_reader::count(std::uint64_t bytes) {
 
 base::result<void> weight_reader::tell(const std::vector<matrix_part>& parts) const {
   if (!options_.after_part) return {};
-  for (const matrix_part& part : parts) TROUPE_TRY_VOID(options_.after_part(part));
+  for (const matrix_part& part : parts) {
+    TROUPE_TRY_VOID(options_.after_part(part));
+    if (options_.files == nullptr) continue;
+    TROUPE_TRY(found, options_.files->find(part.name));
+    if (found->dtype == stored_dtype::float8_e4m3) {
+      TROUPE_TRY_VOID(options_.after_part(scales_of(part)));
+    }
+  }
   return {};
 }
 
@@ -109,78 +147,138 @@ void weight_reader::tick(std::uint64_t bytes) noexcept {
 }
 
 base::result<kernels::packed_tensor> weight_reader::matrix(const std::vector<matrix_part>& parts,
-                                                           std::vector<std::int64_t> run_ends) {
-  kernels::packed_shape shape{
-      .outputs = 0, .run_ends = std::move(run_ends), .type = options_.type, .on = options_.on};
+                                                           std::vector<std::int64_t> run_ends,
+                                                           const std::optional<matrix_cuts>& cuts) {
+  TROUPE_TRY(kind, kind_of(parts, cuts));
+  kernels::packed_shape shape{.outputs = 0,
+                              .run_ends = std::move(run_ends),
+                              .type = options_.type,
+                              .on = options_.on,
+                              .kind = kind};
   for (const matrix_part& part : parts) {
     TROUPE_CHECK(part.inputs.size() == shape.run_ends.back());
-    TROUPE_TRY_VOID(checked(part.name, {part.all_outputs, part.all_inputs}));
     shape.outputs += part.outputs.size();
   }
   const std::uint64_t packed_bytes = kernels::packed_tensor::packed_bytes(shape);
-  if (options_.plan_only) {
-    count(packed_bytes);
-    TROUPE_TRY_VOID(tell(parts));
-    return kernels::packed_tensor{};
-  }
-  TROUPE_TRY(packed, kernels::packed_tensor::allocate(std::move(shape)));
-  std::int64_t first_output = 0;
-  for (const matrix_part& part : parts) {
-    TROUPE_TRY_VOID(pack_part(part, first_output, packed));
-    first_output += part.outputs.size();
+  kernels::packed_tensor packed;
+  if (!options_.plan_only) {
+    TROUPE_TRY(made, pack_parts(parts, std::move(shape)));
+    packed = std::move(made);
   }
   count(packed_bytes);
   TROUPE_TRY_VOID(tell(parts));
+  return packed;
+}
+
+// Checks the parts, with their scales where they have some.
+base::result<kernels::quantisation> weight_reader::kind_of(const std::vector<matrix_part>& parts,
+                                                           const std::optional<matrix_cuts>& cuts) {
+  std::size_t float8 = 0;
+  for (const matrix_part& part : parts) {
+    TROUPE_TRY(found, checked(part.name, {part.all_outputs, part.all_inputs}));
+    if (found == nullptr || found->dtype != stored_dtype::float8_e4m3) continue;
+    TROUPE_TRY_VOID(float8_scales::check(*options_.files, part));
+    ++float8;
+  }
+  const bool on_device = options_.on != nullptr || options_.plan_for_device;
+  if (float8 == 0 || !cuts || !on_device || options_.type != kernels::dtype::bfloat16) {
+    return kernels::quantisation::none;
+  }
+  if (float8 == parts.size() && keeps_float8(*cuts)) return kernels::quantisation::float8_blocks;
+  dequantised_.push_back(parts.front().name);
+  return kernels::quantisation::none;
+}
+
+std::string weight_reader::why_dequantised() const {
+  if (dequantised_.empty()) return {};
+  return std::to_string(dequantised_.size()) +
+         " matrices stored as float8_e4m3 are bfloat16 on the device, since they are not cut at "
+         "multiples of 128 inputs and 16 outputs: " +
+         dequantised_.front() + (dequantised_.size() == 1 ? "" : ", ...");
+}
+
+base::result<kernels::packed_tensor> weight_reader::pack_parts(
+    const std::vector<matrix_part>& parts, kernels::packed_shape shape) {
+  const bool keeps = shape.kind == kernels::quantisation::float8_blocks;
+  TROUPE_TRY(packed, kernels::packed_tensor::allocate(std::move(shape)));
+  std::vector<float> scales;
+  std::int64_t first_output = 0;
+  for (const matrix_part& part : parts) {
+    TROUPE_TRY(tensor, options_.files->find(part.name));
+    packing of{.part = part, .tensor = *tensor, .first_output = first_output, .scales = {}};
+    if (tensor->dtype == stored_dtype::float8_e4m3) {
+      TROUPE_TRY(read, float8_scales::read(*options_.files, part));
+      of.scales = std::move(read);
+    }
+    if (keeps) add_scales(part, *of.scales, packed, scales);
+    TROUPE_TRY_VOID(pack_part(of, packed));
+    first_output += part.outputs.size();
+  }
+  if (keeps) packed.pack_scales(scales);
   return std::move(packed);
 }
 
-base::result<void> weight_reader::pack_part(const matrix_part& part, std::int64_t first_output,
-                                            kernels::packed_tensor& into) {
-  TROUPE_TRY(tensor, options_.files->find(part.name));
-  const auto element = static_cast<std::int64_t>(size_of(tensor->dtype));
-  const std::int64_t row_bytes = part.inputs.size() * element;
+base::result<void> weight_reader::pack_part(const packing& of, kernels::packed_tensor& into) {
+  const matrix_part& part = of.part;
   const std::int64_t rows = part.outputs.size();
-  if (row_bytes == 0 || rows == 0) return {};
+  if (part.inputs.size() == 0 || rows == 0) return {};
   // Chunks end at blocks of 16 outputs of the packed matrix, so that no two threads share one.
   const std::int64_t block = kernels::tile_outputs;
-  const auto staging = static_cast<std::int64_t>(staging_bytes_max);
-  const std::int64_t chunk = std::max(block, staging / row_bytes / block * block);
-  const std::int64_t skew = first_output % block;
+  const auto staged = static_cast<std::int64_t>(staging_bytes_max);
+  const std::int64_t row_bytes = part.inputs.size() * of.staged_element_bytes(into);
+  const std::int64_t chunk = std::max(block, staged / row_bytes / block * block);
+  const std::int64_t skew = of.first_output % block;
   const std::int64_t chunks = (rows + skew + chunk - 1) / chunk;
-  const bool whole_rows = part.inputs.size() == part.all_inputs;
 
   std::mutex failure_mutex;
   std::optional<base::error> failure;
   options_.pool->parallel_for(chunks, [&](std::int64_t index, int thread) {
-    const std::int64_t begin = std::max<std::int64_t>(0, index * chunk - skew);
-    const std::int64_t end = std::min(rows, (index + 1) * chunk - skew);
-    auto& bytes = staging_[static_cast<std::size_t>(thread)];
-    bytes.resize(static_cast<std::size_t>((end - begin) * row_bytes));
-    const auto read = [&](std::int64_t row, std::span<std::byte> out) {
-      const std::int64_t offset = (row * part.all_inputs + part.inputs.begin) * element;
-      const auto done = options_.files->read(*tensor, static_cast<std::uint64_t>(offset), out);
-      if (!done) {
-        const std::scoped_lock lock(failure_mutex);
-        failure = done.error();
-      }
-      return done.has_value();
-    };
-    if (whole_rows) {
-      if (!read(part.outputs.begin + begin, bytes)) return;
-    } else {
-      for (std::int64_t row = begin; row < end; ++row) {
-        const auto at = static_cast<std::size_t>((row - begin) * row_bytes);
-        const std::span out(bytes.data() + at, static_cast<std::size_t>(row_bytes));
-        if (!read(part.outputs.begin + row, out)) return;
-      }
-    }
-    into.pack({.rows = bytes,
-               .source = source_of(tensor->dtype),
-               .first_output = first_output + begin,
-               .outputs = end - begin});
-    tick(bytes.size());
+    const range chunk_rows{std::max<std::int64_t>(0, index * chunk - skew),
+                           std::min(rows, (index + 1) * chunk - skew)};
+    auto done = pack_rows(of, chunk_rows, staging_[static_cast<std::size_t>(thread)], into);
+    if (done) return;
+    const std::scoped_lock lock(failure_mutex);
+    failure = std::move(done).error();
   });
   if (failure) return tl::unexpected(*std::move(failure));
+  return {};
+}
+
+// `rows` count from the part's first.
+base::result<void> weight_reader::pack_rows(const packing& of, range rows, staging& through,
+                                            kernels::packed_tensor& into) {
+  const matrix_part& part = of.part;
+  const auto element = static_cast<std::int64_t>(size_of(of.tensor.dtype));
+  const std::int64_t row_bytes = part.inputs.size() * element;
+  through.stored.resize(static_cast<std::size_t>(rows.size() * row_bytes));
+  const bool whole_rows = part.inputs.size() == part.all_inputs;
+  const std::int64_t reads = whole_rows ? 1 : rows.size();
+  const auto read_bytes = static_cast<std::size_t>(rows.size() / reads * row_bytes);
+  for (std::int64_t i = 0; i < reads; ++i) {
+    const std::int64_t row = part.outputs.begin + rows.begin + i;
+    const std::int64_t offset = (row * part.all_inputs + part.inputs.begin) * element;
+    const std::span out(through.stored.data() + static_cast<std::size_t>(i) * read_bytes,
+                        read_bytes);
+    TROUPE_TRY_VOID(options_.files->read(of.tensor, static_cast<std::uint64_t>(offset), out));
+  }
+  std::span<const std::byte> bytes = through.stored;
+  source_dtype source = source_of(of.tensor.dtype);
+  if (of.scales) {
+    TROUPE_TRY_VOID(check_codes(of.tensor, bytes));
+    if (into.kind() == kernels::quantisation::none) {
+      through.values.resize(bytes.size());
+      of.scales->dequantise(
+          {.codes = bytes, .first_row = part.outputs.begin + rows.begin, .columns = part.inputs},
+          through.values);
+      bytes = std::as_bytes(std::span(through.values));
+      source = source_dtype::float32;
+    }
+  }
+  into.pack({.rows = bytes,
+             .source = source,
+             .first_output = of.first_output + rows.begin,
+             .outputs = rows.size()});
+  tick(through.stored.size());
   return {};
 }
 

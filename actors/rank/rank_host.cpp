@@ -112,6 +112,7 @@ void rank_host::run_load(const worker::load& order) {
     failed(std::move(loaded).error());
     return;
   }
+  if (const std::string& why = (*loaded)->why_dequantised(); !why.empty()) log_.debug(why);
   auto share = own_share();
   if (!share) {
     failed(std::move(share).error());

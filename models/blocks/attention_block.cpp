@@ -39,7 +39,7 @@ base::result<attention_block> attention_block::load(weight_reader& reader,
   TROUPE_TRY(projection, reader.matrix({{prefix + "q_proj.weight", q, all_inputs, all_q, hidden},
                                         {prefix + "k_proj.weight", k, all_inputs, all_kv, hidden},
                                         {prefix + "v_proj.weight", k, all_inputs, all_kv, hidden}},
-                                       {hidden}));
+                                       {hidden}, matrix_cuts{.output_unit = config.head_dim}));
   block.projection_ = std::move(projection);
   if (config.qkv_bias) {
     TROUPE_TRY(bias, reader.vector({{prefix + "q_proj.bias", q, all_q},
@@ -47,8 +47,10 @@ base::result<attention_block> attention_block::load(weight_reader& reader,
                                     {prefix + "v_proj.bias", k, all_kv}}));
     block.projection_bias_ = std::move(bias);
   }
-  TROUPE_TRY(output, reader.matrix({{prefix + "o_proj.weight", {0, hidden}, q, hidden, all_q}},
-                                   rank_head_run_ends(config, where)));
+  TROUPE_TRY(output,
+             reader.matrix({{prefix + "o_proj.weight", {0, hidden}, q, hidden, all_q}},
+                           rank_head_run_ends(config, where),
+                           matrix_cuts{.inputs = {.size = all_q, .unit = config.head_dim}}));
   block.output_ = std::move(output);
   if (config.o_bias) {
     TROUPE_TRY(bias, reader.vector({{prefix + "o_proj.bias", {0, hidden}, hidden}}));

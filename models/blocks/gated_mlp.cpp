@@ -1,5 +1,7 @@
 #include "models/blocks/gated_mlp.hpp"
 
+#include <numeric>
+
 namespace troupe::models {
 namespace {
 
@@ -29,9 +31,10 @@ base::result<gated_mlp> gated_mlp::load(weight_reader& reader, const model_confi
   block.gate_ = gate_of(config.hidden_act);
   TROUPE_TRY(gate_up, reader.matrix({{prefix + "gate_proj.weight", mine, {0, hidden}, all, hidden},
                                      {prefix + "up_proj.weight", mine, {0, hidden}, all, hidden}},
-                                    {hidden}));
+                                    {hidden}, matrix_cuts{.output_unit = std::gcd(mlp_unit, all)}));
   TROUPE_TRY(down, reader.matrix({{prefix + "down_proj.weight", {0, hidden}, mine, hidden, all}},
-                                 cut.rank_run_ends(where.tp_rank, where.tp_size)));
+                                 cut.rank_run_ends(where.tp_rank, where.tp_size),
+                                 matrix_cuts{.inputs = cut}));
   block.gate_up_ = std::move(gate_up);
   block.down_ = std::move(down);
   if (config.mlp_bias) {

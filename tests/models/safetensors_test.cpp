@@ -50,18 +50,20 @@ TEST(Safetensors, ReadsTensorsInFileOrder) {
                        {"a", tensor_entry("BF16", {2, 2}, 12, 20)},
                        {"scalar", tensor_entry("F16", json::array(), 20, 22)},
                        {"empty", tensor_entry("I64", {0, 5}, 22, 22)},
-                       {"mask", tensor_entry("BOOL", {2}, 22, 24)}};
+                       {"mask", tensor_entry("BOOL", {2}, 22, 24)},
+                       {"codes", tensor_entry("F8_E4M3", {3}, 24, 27)}};
   const std::string text = header.dump() + "   ";  // padded with spaces as the writers do
-  const auto tensors = parse(text, 24);
+  const auto tensors = parse(text, 27);
   ASSERT_TRUE(tensors) << tensors.error().message;
-  ASSERT_EQ(tensors->size(), 5U);
+  ASSERT_EQ(tensors->size(), 6U);
   std::vector<std::string> names;
   for (const auto& tensor : *tensors) names.push_back(tensor.name);
-  EXPECT_THAT(names, ElementsAre("b", "a", "scalar", "empty", "mask"));
+  EXPECT_THAT(names, ElementsAre("b", "a", "scalar", "empty", "mask", "codes"));
   EXPECT_EQ((*tensors)[0].dtype, stored_dtype::float32);
   EXPECT_EQ((*tensors)[1].dtype, stored_dtype::bfloat16);
   EXPECT_EQ((*tensors)[2].dtype, stored_dtype::float16);
   EXPECT_EQ((*tensors)[3].dtype, stored_dtype::other);
+  EXPECT_EQ((*tensors)[5].dtype, stored_dtype::float8_e4m3);
   EXPECT_THAT((*tensors)[1].shape, ElementsAre(2, 2));
   EXPECT_TRUE((*tensors)[2].shape.empty());
   EXPECT_EQ((*tensors)[1].offset, 8 + text.size() + 12);

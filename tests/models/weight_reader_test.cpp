@@ -338,7 +338,8 @@ TEST_F(WeightReader, OtherElementTypesAreRefusedNamingTheTensor) {
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, base::error_code::invalid_argument);
   EXPECT_EQ(refused.error().message,
-            "tensor w has an element type that is not read yet; float32, float16 and bfloat16 are");
+            "tensor w has an element type that is not read yet; float32, float16, bfloat16 and "
+            "float8_e4m3 are");
 }
 
 TEST_F(WeightReader, AFileThatIsCutOffWhileReadingIsDataLossNamingTheTensor) {
