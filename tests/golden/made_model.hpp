@@ -5,41 +5,64 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "kernels/bfloat16.hpp"
+#include "kernels/float8.hpp"
+
 namespace troupe::golden {
+
+// How the layers' matrices are stored. dequantised_*: the values that float8 stands for, rounded to
+// that type.
+enum class made_weights : std::uint8_t {
+  bfloat16,
+  float8,
+  dequantised_bfloat16,
+  dequantised_float32
+};
 
 // A Qwen3ForCausalLM folder in the temporary directory; gone at the end of its scope.
 class made_model {
  public:
-  made_model()
-      : path_(std::filesystem::path(testing::TempDir()) /
-              ("troupe_made_model_" + std::to_string(::getpid()))) {
+  explicit made_model(made_weights stored = made_weights::bfloat16)
+      : stored_(stored),
+        path_(std::filesystem::path(testing::TempDir()) /
+              ("troupe_made_model_" + std::to_string(::getpid()) + "_" +
+               std::to_string(static_cast<int>(stored)))) {
     std::filesystem::create_directories(path_);
-    std::ofstream(path_ / "config.json") << nlohmann::json{{"architectures", {"Qwen3ForCausalLM"}},
-                                                           {"model_type", "qwen3"},
-                                                           {"hidden_size", hidden},
-                                                           {"num_hidden_layers", layers},
-                                                           {"num_attention_heads", heads},
-                                                           {"num_key_value_heads", kv_heads},
-                                                           {"head_dim", head_dim},
-                                                           {"intermediate_size", intermediate},
-                                                           {"vocab_size", vocabulary},
-                                                           {"max_position_embeddings", 4096},
-                                                           {"rms_norm_eps", 1e-6},
-                                                           {"rope_theta", 10000.0},
-                                                           {"hidden_act", "silu"},
-                                                           {"tie_word_embeddings", false},
-                                                           {"torch_dtype", "bfloat16"},
-                                                           {"use_sliding_window", false},
-                                                           {"eos_token_id", nullptr}};
+    nlohmann::json config = nlohmann::json{{"architectures", {"Qwen3ForCausalLM"}},
+                                           {"model_type", "qwen3"},
+                                           {"hidden_size", hidden},
+                                           {"num_hidden_layers", layers},
+                                           {"num_attention_heads", heads},
+                                           {"num_key_value_heads", kv_heads},
+                                           {"head_dim", head_dim},
+                                           {"intermediate_size", intermediate},
+                                           {"vocab_size", vocabulary},
+                                           {"max_position_embeddings", 4096},
+                                           {"rms_norm_eps", 1e-6},
+                                           {"rope_theta", 10000.0},
+                                           {"hidden_act", "silu"},
+                                           {"tie_word_embeddings", false},
+                                           {"torch_dtype", "bfloat16"},
+                                           {"use_sliding_window", false},
+                                           {"eos_token_id", nullptr}};
+    if (stored_ == made_weights::float8) {
+      config["quantization_config"] = {{"quant_method", "fp8"},
+                                       {"fmt", "e4m3"},
+                                       {"activation_scheme", "dynamic"},
+                                       {"weight_block_size", {128, 128}},
+                                       {"modules_to_not_convert", {kept_module}}};
+    }
+    std::ofstream(path_ / "config.json") << config;
     write_weights();
   }
   made_model(const made_model&) = delete;
@@ -60,24 +83,75 @@ class made_model {
   static constexpr std::int64_t intermediate = 872;
   static constexpr std::int64_t vocabulary = 1103;
 
+  static constexpr const char* kept_module = "model.layers.1.mlp.up_proj";  // never float8
+
   // Uniform around zero with a variance that keeps activations near one; norms near one.
   void add(const std::string& name, const std::vector<std::int64_t>& shape) {
     const bool norm = shape.size() == 1;
     std::int64_t count = 1;
     for (const std::int64_t size : shape) count *= size;
     const float reach = norm ? 0.3F : std::sqrt(6.0F / static_cast<float>(shape.back()));
-    const std::size_t begin = data_.size();
+    std::vector<float> values;
     for (std::int64_t i = 0; i < count; ++i) {
       state_ = state_ * 6364136223846793005U + 1442695040888963407U;
       const float unit = static_cast<float>(state_ >> 40) * 0x1p-23F - 1.0F;
-      const float value = (norm ? 1.0F : 0.0F) + reach * unit;
-      std::uint32_t bits = 0;
-      std::memcpy(&bits, &value, sizeof(bits));
-      data_ += static_cast<char>((bits >> 16) & 0xff);
-      data_ += static_cast<char>(bits >> 24);
+      values.push_back((norm ? 1.0F : 0.0F) + reach * unit);
     }
-    header_[name] = {{"dtype", "BF16"}, {"shape", shape}, {"data_offsets", {begin, data_.size()}}};
+    const bool converted = name.find("_proj") != std::string::npos && name != kept_weight();
+    if (stored_ != made_weights::bfloat16 && converted) return add_quantised(name, shape, values);
+    add_tensor(name, shape, "BF16", [&](std::size_t i) {
+      return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(values[i]) >> 16);
+    });
   }
+
+  // A scale for each block of 128 x 128, from its largest value, a little different from block to
+  // block; codes of what remains.
+  void add_quantised(const std::string& name, const std::vector<std::int64_t>& shape,
+                     std::vector<float>& values) {
+    const std::int64_t row_blocks = (shape[0] + 127) / 128;
+    const std::int64_t column_blocks = (shape[1] + 127) / 128;
+    std::vector<float> scales(static_cast<std::size_t>(row_blocks * column_blocks), 0.0F);
+    const auto scale_of = [&](std::size_t i) -> float& {
+      const auto row = static_cast<std::int64_t>(i) / shape[1];
+      const auto column = static_cast<std::int64_t>(i) % shape[1];
+      return scales[static_cast<std::size_t>(row / 128 * column_blocks + column / 128)];
+    };
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      scale_of(i) = std::max(scale_of(i), std::abs(values[i]) / 440.0F);
+    }
+    for (std::size_t block = 0; block < scales.size(); ++block) {
+      scales[block] *= 1.0F + 0.125F * static_cast<float>(block % 5);
+    }
+    std::vector<std::uint8_t> codes(values.size());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      codes[i] = kernels::to_float8_towards_zero(values[i] / scale_of(i));
+      values[i] = kernels::from_float8(codes[i]) * scale_of(i);
+    }
+    if (stored_ == made_weights::float8) {
+      add_tensor(name, shape, "F8_E4M3", [&](std::size_t i) { return codes[i]; });
+      add_tensor(name + "_scale_inv", {row_blocks, column_blocks}, "F32",
+                 [&](std::size_t i) { return scales[i]; });
+    } else if (stored_ == made_weights::dequantised_float32) {
+      add_tensor(name, shape, "F32", [&](std::size_t i) { return values[i]; });
+    } else {
+      add_tensor(name, shape, "BF16",
+                 [&](std::size_t i) { return kernels::to_bfloat16(values[i]); });
+    }
+  }
+
+  template <class Element>
+  void add_tensor(const std::string& name, const std::vector<std::int64_t>& shape,
+                  const char* dtype, const Element& element) {
+    std::size_t count = 1;
+    for (const std::int64_t size : shape) count *= static_cast<std::size_t>(size);
+    const std::size_t begin = data_.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto value = element(i);
+      data_.append(reinterpret_cast<const char*>(&value), sizeof(value));
+    }
+    header_[name] = {{"dtype", dtype}, {"shape", shape}, {"data_offsets", {begin, data_.size()}}};
+  }
+  static std::string kept_weight() { return std::string(kept_module) + ".weight"; }
 
   void write_weights() {
     add("model.embed_tokens.weight", {vocabulary, hidden});
@@ -106,6 +180,7 @@ class made_model {
     data_ = {};
   }
 
+  made_weights stored_;
   std::filesystem::path path_;
   std::uint64_t state_ = 20261121;
   nlohmann::json header_ = nlohmann::json::object();
