@@ -34,6 +34,16 @@ inline constexpr float float8_max = 448.0F;
                                    (absolute < 0x1p-6F ? subnormal : normal));
 }
 
+// Where input `i` of 64 lies in a device's memory: byte 16 t + 4 s + j holds input
+// 16 s + 2 t + j % 2 + j / 2 * 8, which is what lane t of four needs for step s of the tensor
+// cores.
+inline constexpr int float8_group = 64;
+[[nodiscard]] constexpr int float8_place(int i) noexcept {
+  const int step = i / 16;
+  const int within = i % 16;
+  return 16 * (within % 8 / 2) + 4 * step + within / 8 * 2 + within % 2;
+}
+
 [[nodiscard]] inline bool has_float8_nan(std::span<const std::byte> codes) noexcept {
   bool found = false;
   for (const std::byte code : codes) found |= (code | std::byte{0x80}) == std::byte{0xFF};

@@ -1,12 +1,14 @@
 #include "kernels/packed_tensor.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <limits>
 #include <string>
 
 #include "kernels/device.hpp"
+#include "kernels/float8.hpp"
 #include "kernels/packed_tensor_lines.hpp"
 
 namespace troupe::kernels {
@@ -45,6 +47,18 @@ packed_extent extent_of(const packed_shape& shape) {
     begin = end;
   }
   return extent;
+}
+
+// Puts whole groups of codes in the order that the tensor cores take them in; inputs come in pairs.
+void order_for_device(std::span<std::byte> codes) {
+  std::array<std::byte, float8_group> group;
+  for (std::size_t begin = 0; begin < codes.size(); begin += group.size()) {
+    std::byte* const at = codes.data() + begin;
+    std::memcpy(group.data(), at, group.size());
+    for (int i = 0; i < float8_group; i += 2) {
+      std::memcpy(at + float8_place(i), group.data() + i, 2);
+    }
+  }
 }
 
 }  // namespace
@@ -136,6 +150,7 @@ void packed_tensor::upload_rows(const pack_args& args) {
         begin = end;
       }
     }
+    if (shape_.kind == quantisation::float8_blocks) order_for_device(staging);
   };
   shape_.on->upload(storage_.data() + args.first_output * padded_bytes,
                     static_cast<std::size_t>(args.outputs * padded_bytes), fill);

@@ -10,8 +10,9 @@
 //                         with zeros to 64 inputs: a K tile of 128 bytes of bfloat16, so that a
 //                         tile never holds two runs.
 //   cuda_rows_float8      codes [outputs][padded inputs] in the memory of a CUDA device, each run
-//                         padded with zeros to 128 inputs, then the scales: float32 [outputs / 16
-//                         rounded up][padded inputs / 128], one for 16 outputs by 128 inputs.
+//                         padded with zeros to 128 inputs, every 64 in the order of float8_place();
+//                         then the scales: float32 [outputs / 16 rounded up][padded inputs / 128],
+//                         one for 16 outputs by 128 inputs.
 // On the CPU outputs are padded with zeros to 16. A run may be empty.
 //
 //   TROUPE_TRY(w, packed_tensor::allocate({.outputs = 3072, .run_ends = {1024}, .type =

@@ -33,11 +33,14 @@ source_dtype source_of(stored_dtype type) {
   return source_dtype::float32;
 }
 
-// Whether every segment of 128 inputs and group of 16 outputs of every rank has one scale.
+// Whether every segment of 128 inputs and group of 16 outputs of every rank has one scale, and a
+// row of the batch whole pieces of 16 bytes.
 bool keeps_float8(const matrix_cuts& cuts) {
+  constexpr std::int64_t piece = 8;
   for (int run = 0; run < canonical_runs && cuts.inputs.size > 0; ++run) {
     const range columns = cuts.inputs.run(run);
     if (columns.size() > 0 && columns.begin % kernels::float8_block != 0) return false;
+    if (columns.end % piece != 0) return false;
   }
   return cuts.output_unit % kernels::tile_outputs == 0;
 }

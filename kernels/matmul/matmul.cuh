@@ -24,7 +24,7 @@ enum class weight_type : int { bfloat16, float32, float8_e4m3 };
 
 // One weight matrix in device memory: [outputs][padded_inputs], row-major; each run starts at a
 // multiple of matmul_k_tile (float8: of its segment), zeros behind its last input. Float8: every 64
-// inputs in the order of float8_place().
+// inputs in the order of float8_place() (kernels/float8.hpp).
 struct matmul_weights {
   const void* data = nullptr;
   weight_type type = weight_type::bfloat16;
@@ -36,15 +36,6 @@ struct matmul_weights {
   std::int64_t run_begin[matmul_runs_max + 1] = {};  // in the input's columns; [runs] is inputs
   std::int64_t padded_run_begin[matmul_runs_max + 1] = {};  // in the weights' columns
 };
-
-// Where input `i` of 64 lies: byte 16 t + 4 s + j holds input 16 s + 2 t + j % 2 + j / 2 * 8, which
-// is what lane t of a quad needs for step s of the tensor cores.
-[[nodiscard]] constexpr int float8_place(int i) {
-  const int step = i / 16;
-  const int within = i % 16;
-  const int lane = within % 8 / 2;
-  return 16 * lane + 4 * step + within / 8 * 2 + within % 2;
-}
 
 // ((0+1)+(2+3))+((4+5)+(6+7)) over the first `count` sums, which it uses up.
 __device__ __forceinline__ float tree_of_runs(float (&runs)[matmul_runs_max], int count) {

@@ -65,6 +65,20 @@ TEST(Float8, ANanIsFoundWhereverItIs) {
   EXPECT_FALSE(has_float8_nan({}));
 }
 
+TEST(Float8Layout, ALaneOfFourHasItsInputsOfEachStepInARow) {
+  std::vector<int> input_at(64, -1);
+  for (int i = 0; i < 64; ++i) input_at[static_cast<std::size_t>(float8_place(i))] = i;
+  for (int lane = 0; lane < 4; ++lane) {
+    for (int step = 0; step < 4; ++step) {
+      // As an A operand of mma.m16n8k16 has its columns.
+      for (const auto& [j, column] : {std::pair{0, 0}, {1, 1}, {2, 8}, {3, 9}}) {
+        EXPECT_EQ(input_at[static_cast<std::size_t>(16 * lane + 4 * step + j)],
+                  16 * step + 2 * lane + column);
+      }
+    }
+  }
+}
+
 TEST(Float8Layout, PadsEachRunTo128InputsAndPutsTheScalesBehind) {
   host_device device;
   const packed_shape shape{.outputs = 35,
@@ -101,7 +115,9 @@ TEST(Float8Layout, PadsEachRunTo128InputsAndPutsTheScalesBehind) {
       if (place < 200) want = rows[output * 260 + place];
       if (place >= 256 && place < 312) want = rows[output * 260 + 200 + place - 256];
       if (place >= 384 && place < 388) want = rows[output * 260 + 256 + place - 384];
-      ASSERT_EQ(packed->device_rows()[output * 512 + place], want) << output << ' ' << place;
+      const std::size_t at =
+          place / 64 * 64 + static_cast<std::size_t>(float8_place(static_cast<int>(place % 64)));
+      ASSERT_EQ(packed->device_rows()[output * 512 + at], want) << output << ' ' << place;
     }
   }
   EXPECT_EQ(std::memcmp(packed->device_scales(), scales.data(), 48), 0);

@@ -27,6 +27,13 @@ class host_device final : public device {
   [[nodiscard]] base::result<void> settle() override { return {}; }
   [[nodiscard]] base::result<std::unique_ptr<queue>> make_queue() override { return none(); }
   [[nodiscard]] std::unique_ptr<ops> make_ops() override { return nullptr; }
+  [[nodiscard]] base::result<std::string> group_library() override { return none(); }
+  [[nodiscard]] base::result<device_place> place() const override { return none(); }
+  [[nodiscard]] base::result<device_group_id> make_group_id() override { return none(); }
+  [[nodiscard]] base::result<std::unique_ptr<device_group>> make_group(
+      queue&, const device_group_options&) override {
+    return none();
+  }
   [[nodiscard]] base::result<device_peaks> measure_peaks() override { return none(); }
 
  private:

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/bfloat16.hpp"
+#include "kernels/float8.hpp"
 #include "models/weight_reader.hpp"
 #include "tests/kernels/host_device.hpp"
 #include "tests/models/safetensors_cases.hpp"
@@ -177,8 +178,9 @@ double kept_at(const kernels::packed_tensor& packed, std::int64_t output, std::i
     place += (end - begin + 127) / 128 * 128;
     begin = end;
   }
+  const std::int64_t at = place / 64 * 64 + kernels::float8_place(static_cast<int>(place % 64));
   const auto code =
-      std::to_integer<std::uint8_t>(packed.device_rows()[output * packed.padded_inputs() + place]);
+      std::to_integer<std::uint8_t>(packed.device_rows()[output * packed.padded_inputs() + at]);
   const float scale =
       packed.device_scales()[output / 16 * (packed.padded_inputs() / 128) + place / 128];
   return value_of(code) * static_cast<double>(scale);
