@@ -31,7 +31,10 @@ matmul_kernel choice_for(const matmul_launch& what) {
     return matmul_takes_few_rows(weights, what.rows) ? matmul_kernel::few_rows
                                                      : matmul_kernel::tiled;
   }
-  return what.rows <= wgmma_few_rows_max && weights.outputs <= wgmma_outputs_max
+  // Reading float8 weights three times takes less than widening them once.
+  const bool float8 = weights.type == weight_type::float8_e4m3;
+  const int few_rows_max = float8 ? 3 * wgmma_few_rows_max : wgmma_few_rows_max;
+  return what.rows <= few_rows_max && weights.outputs <= wgmma_outputs_max
              ? matmul_kernel::wgmma_few_rows
              : matmul_kernel::wgmma_many_rows;
 }

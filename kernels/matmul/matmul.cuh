@@ -83,7 +83,7 @@ struct matmul_launch {
 [[nodiscard]] bool matmul_can_fuse_gate(const matmul_launch& what);
 
 // By one kernel, for benchmarks and the choice itself. All but simt have the same bits; simt takes
-// any operands, wgmma needs sm_90a and its few rows are at most 128, few_rows' at most 64.
+// any operands, wgmma needs sm_90a, few_rows has at most 64.
 enum class matmul_kernel : std::uint8_t { simt, few_rows, tiled, wgmma_few_rows, wgmma_many_rows };
 [[nodiscard]] std::size_t matmul_workspace_bytes(const matmul_launch& what, matmul_kernel choice);
 [[nodiscard]] cudaError_t matmul_by(cudaStream_t stream, const matmul_launch& what,

@@ -37,7 +37,7 @@ struct named_kernel {
 };
 constexpr named_kernel kernels[] = {
     {"few", matmul_kernel::few_rows, 1, matmul_few_rows_max},
-    {"wgmma_few", matmul_kernel::wgmma_few_rows, 1, wgmma_few_rows_max},
+    {"wgmma_few", matmul_kernel::wgmma_few_rows, 1, 512},
     {"wgmma_many", matmul_kernel::wgmma_many_rows, 128, 1 << 20},
     {"tiled", matmul_kernel::tiled, 512, 512},
 };
@@ -185,7 +185,7 @@ void bench_matmul(cudaStream_t stream, double copy_gbytes) {
   for (const std::int64_t rows : {1, 8, 32, 64, 128, 512, 8192}) {
     compare(stream, copy_gbytes, weight_type::bfloat16, rows);
   }
-  for (const std::int64_t rows : {1, 8, 32, 64, 128, 8192}) {
+  for (const std::int64_t rows : {1, 8, 16, 64, 128, 384, 8192}) {
     compare(stream, copy_gbytes, weight_type::float8_e4m3, rows);
   }
 }

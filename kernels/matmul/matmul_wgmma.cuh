@@ -8,7 +8,7 @@
 namespace troupe::kernels::cuda {
 
 // Few rows: every weight read once.
-inline constexpr int wgmma_few_rows_max = 128;
+inline constexpr int wgmma_few_rows_max = 128;  // at a time; more read the weights again
 inline constexpr std::int64_t wgmma_outputs_max = 1 << 20;  // of the kernel for few rows
 // Of matmul_kernel_args::done: one for 32 outputs or more.
 inline constexpr std::size_t wgmma_counter_bytes = wgmma_outputs_max / 32 * sizeof(unsigned);
@@ -23,7 +23,7 @@ inline constexpr std::size_t wgmma_counter_bytes = wgmma_outputs_max / 32 * size
 // Units: bytes of matmul_kernel_args::stack for the kernel for many rows.
 [[nodiscard]] std::size_t wgmma_stack_bytes(const matmul_weights& weights);
 
-// Rows: 1 .. wgmma_few_rows_max. Errors: the launch's.
+// Errors: the launch's.
 [[nodiscard]] cudaError_t wgmma_few_rows(cudaStream_t stream, const matmul_kernel_args& args);
 // Any rows: tiles of 128 outputs by 128 rows.
 [[nodiscard]] cudaError_t wgmma_many_rows(cudaStream_t stream, const matmul_kernel_args& args);

@@ -229,7 +229,9 @@ template <class Shape, int Count>
 __device__ __forceinline__ void multiply_one_run(ring<Shape>& from, int group,
                                                  const matmul_weights& weights, int run,
                                                  const row_scales& scales, float (&d)[Count]) {
-  if constexpr (Shape::float8) {
+  if constexpr (Shape::float8 && Shape::tokens <= 16) {
+    multiply_float8_few(from, group, weights, run, scales, d);
+  } else if constexpr (Shape::float8) {
     multiply_float8_run(from, group, weights, run, scales, d);
   } else {
     multiply_run(from, group, weights, run, scales, d);
@@ -410,19 +412,43 @@ cudaError_t launch_rows(cudaStream_t stream, const matmul_kernel_args& args) {
   }
 }
 
-}  // namespace
-
-std::size_t wgmma_partial_bytes(const matmul_weights& weights, std::int64_t rows) {
-  const few_rows_plan plan = plan_for(weights, static_cast<int>(rows)).plan;
+std::size_t partial_bytes(const matmul_weights& weights, int rows) {
+  const few_rows_plan plan = plan_for(weights, rows).plan;
   if (plan.parts == 1) return 0;
   const int tokens = tokens_for(rows);
   return static_cast<std::size_t>(plan.items() * groups_for(tokens)) * 64 *
          static_cast<std::size_t>(tokens) * sizeof(float);
 }
 
-cudaError_t wgmma_few_rows(cudaStream_t stream, const matmul_kernel_args& args) {
-  if (args.weights.type == weight_type::float8_e4m3) return launch_rows<true>(stream, args);
-  return launch_rows<false>(stream, args);
+}  // namespace
+
+std::size_t wgmma_partial_bytes(const matmul_weights& weights, std::int64_t rows) {
+  if (weights.runs == 1) return 0;
+  // Of the most rows at a time, and of the rest.
+  std::size_t most = 0;
+  for (const std::int64_t left :
+       {min(rows, std::int64_t{wgmma_few_rows_max}), rows % wgmma_few_rows_max}) {
+    if (left > 0) most = max(most, partial_bytes(weights, static_cast<int>(left)));
+  }
+  return most;
+}
+
+cudaError_t wgmma_few_rows(cudaStream_t stream, const matmul_kernel_args& whole) {
+  for (int first = 0; first < whole.rows; first += wgmma_few_rows_max) {
+    matmul_kernel_args part = whole;
+    part.rows = min(wgmma_few_rows_max, whole.rows - first);
+    part.input += first * whole.input_stride;
+    if (whole.output != nullptr) part.output += first * whole.output_stride;
+    if (whole.gated != nullptr) {
+      const std::int64_t element = whole.gated_is_bfloat16 ? sizeof(bfloat16) : sizeof(float);
+      part.gated = static_cast<std::byte*>(whole.gated) + first * whole.gated_stride * element;
+    }
+    const bool float8 = whole.weights.type == weight_type::float8_e4m3;
+    const cudaError_t code =
+        float8 ? launch_rows<true>(stream, part) : launch_rows<false>(stream, part);
+    if (code != cudaSuccess) return code;
+  }
+  return cudaSuccess;
 }
 
 }  // namespace troupe::kernels::cuda

@@ -28,6 +28,12 @@ __device__ __forceinline__ uint4 load_shared(std::uint32_t address) {
   return value;
 }
 
+__device__ __forceinline__ std::uint32_t load_shared_word(std::uint32_t address) {
+  std::uint32_t value = 0;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(address));
+  return value;
+}
+
 __device__ __forceinline__ void barrier_init(std::uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
@@ -242,12 +248,10 @@ struct row_scales {
         high(weights, rows_of.weight_row(first_output, row + 8)) {}
 };
 
-// total += segment times its scales. The segment starts at this column of the weights.
+// total += segment times the scales of the thread's two rows.
 template <int Count>
-__device__ __forceinline__ void add_segment(const row_scales& scales, int padded_input,
-                                            const float (&segment)[Count], float (&total)[Count]) {
-  const float low = scales.low.at(padded_input);
-  const float high = scales.high.at(padded_input);
+__device__ __forceinline__ void add_segment(float low, float high, const float (&segment)[Count],
+                                            float (&total)[Count]) {
 #pragma unroll
   for (int i = 0; i < Count; ++i) {
     total[i] = __fmaf_rn(i % 4 < 2 ? low : high, segment[i], total[i]);
@@ -267,7 +271,7 @@ __device__ __forceinline__ void multiply_run(ring<Shape>& from, int group,
   clear(segment);
   for (int tile = 0; tile < tiles; tile += segment_tiles) {
     multiply_segment(from, group, min(segment_tiles, tiles - tile), segment);
-    add_segment(scales, padded, segment, total);
+    add_segment(scales.low.at(padded), scales.high.at(padded), segment, total);
     padded += segment_tiles * matmul_k_tile;
   }
 }
@@ -276,7 +280,10 @@ __device__ __forceinline__ void multiply_run(ring<Shape>& from, int group,
 struct float8_steps {
   std::uint32_t of[8][4];
 
-  // `from`: the thread's 16 bytes of its lower row, in shared memory.
+  // Of the thread's first 16 bytes of its lower row, in the warpgroup's part of a stage.
+  __device__ __forceinline__ static std::uint32_t place() {
+    return (group_warp() * 16 + lane_id() / 4) * matmul_float8_segment + lane_id() % 4 * 16;
+  }
   __device__ __forceinline__ void load(std::uint32_t from) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -307,22 +314,22 @@ struct float8_steps {
 };
 
 // The sum of a run's segments from float8 weights as they lie in memory, 64 outputs by a segment a
-// stage. They become bfloat16 in registers, which the tensor cores read until the wait: only then
-// come the next. What else there is to do meanwhile, other warpgroups have.
+// stage. They become bfloat16 in registers, which wgmma reads until the wait: only then come the
+// next. What else there is to do meanwhile, other warpgroups have.
 template <class Shape, int Count>
 __device__ __forceinline__ void multiply_float8_run(ring<Shape>& from, int group,
                                                     const matmul_weights& weights, int run,
                                                     const row_scales& scales,
                                                     float (&total)[Count]) {
   clear(total);
-  const std::uint32_t place = group * weights_group_bytes +
-                              (group_warp() * 16 + lane_id() / 4) * matmul_float8_segment +
-                              lane_id() % 4 * 16;
+  const std::uint32_t place = group * weights_group_bytes + float8_steps::place();
   const auto end = static_cast<int>(weights.padded_run_begin[run + 1]);
   float segment[Count];
   clear(segment);
   for (auto at = static_cast<int>(weights.padded_run_begin[run]); at < end;
        at += matmul_float8_segment) {
+    const float low = scales.low.at(at);
+    const float high = scales.high.at(at);
     from.wait_full();
     float8_steps steps;
     steps.load(from.address() + place);
@@ -330,7 +337,50 @@ __device__ __forceinline__ void multiply_float8_run(ring<Shape>& from, int group
     wgmma_finish(segment);
     release_stage<Shape::cluster>(from.empty());
     from.advance();
-    add_segment(scales, at, segment, total);
+    add_segment(low, high, segment, total);
+  }
+}
+
+// The same by mma.sync, whose operands the compiler sees: for up to 16 rows, where wgmma's time is
+// the latency of its chain.
+template <class Shape, int Count>
+__device__ __forceinline__ void multiply_float8_few(ring<Shape>& from, int group,
+                                                    const matmul_weights& weights, int run,
+                                                    const row_scales& scales,
+                                                    float (&total)[Count]) {
+  clear(total);
+  const std::uint32_t place = group * weights_group_bytes + float8_steps::place();
+  const auto end = static_cast<int>(weights.padded_run_begin[run + 1]);
+  const int token = lane_id() / 4;
+  const std::uint32_t row = Shape::weights_bytes + token * k_tile_row_bytes + lane_id() % 4 * 4;
+  for (auto at = static_cast<int>(weights.padded_run_begin[run]); at < end;
+       at += matmul_float8_segment) {
+    const float low = scales.low.at(at);
+    const float high = scales.high.at(at);
+    from.wait_full();
+    float8_steps steps;
+    steps.load(from.address() + place);
+    float segment[Count / 4][4];
+#pragma unroll
+    for (int j = 0; j < Count / 4; ++j) {
+      clear(segment[j]);
+      // Rows j * 8 + token; the eighth of a row that has some inputs is swizzled by the row.
+      const std::uint32_t rows = from.address() + row + j * 8 * k_tile_row_bytes;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const std::uint32_t tile = rows + i / 4 * Shape::tile_bytes;
+        const std::uint32_t first = load_shared_word(tile + ((i % 4 * 2) ^ token) * 16);
+        const std::uint32_t second = load_shared_word(tile + ((i % 4 * 2 + 1) ^ token) * 16);
+        mma_step(segment[j], steps.of[i], first, second);
+      }
+    }
+    __syncwarp();  // all lanes have read the stage
+    release_stage<Shape::cluster>(from.empty());
+    from.advance();
+#pragma unroll
+    for (int i = 0; i < Count; ++i) {
+      total[i] = __fmaf_rn(i % 4 < 2 ? low : high, segment[i / 4][i % 4], total[i]);
+    }
   }
 }
 

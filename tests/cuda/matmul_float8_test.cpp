@@ -49,7 +49,7 @@ struct float8_operands {
     for (std::uint16_t& value : input) value = to_bfloat16(of.integers ? small() : unit());
     codes.resize(static_cast<std::size_t>(of.outputs * of.inputs()));
     for (std::byte& code : codes) {
-      const std::uint32_t random = generator();
+      const auto random = static_cast<std::uint32_t>(generator());
       const auto any = static_cast<std::byte>(random % 127 | (random >> 24U & 0x80U));
       code = of.integers ? std::byte{to_float8_towards_zero(small())} : any;
     }
