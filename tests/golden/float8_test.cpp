@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/numerics.hpp"
+#include "models/random_weights.hpp"
 #include "models/registry.hpp"
 #include "models/weight_digest.hpp"
 #include "tests/golden/made_model.hpp"
@@ -116,6 +117,30 @@ TEST(Float8, TheWeightsDigestCoversTheScales) {
     file.put(static_cast<char>(byte ^ 1));
   }
   EXPECT_NE(digest(), before);
+}
+
+TEST(Float8, RandomWeightsGiveFiniteLogprobs) {
+  const made_model quantised(made_weights::float8);
+  const models::model_config config = loaded_model(quantised.path()).config();
+  const models::checkpoint files = must(models::random_weights(config));
+  const auto ranks = must(engine::thread_executor::start(
+      {.files = &files,
+       .config = config,
+       .profile = profile_of(kernels::supported_paths(dtype::bfloat16).front(), dtype::bfloat16),
+       .kv_blocks = run_shape{}.kv_blocks,
+       .max_num_batched_tokens = loaded_model::batched_tokens,
+       .max_num_seqs = loaded_model::batched_sequences,
+       .progress = {}}));
+  const std::vector<completion> found =
+      complete(*ranks, loaded_model(quantised.path()).options(), probes(config.vocab_size));
+  for (const completion& each : found) {
+    ASSERT_EQ(each.tokens.size(), 10U);
+    for (const token_bits& token : each.tokens) {
+      EXPECT_TRUE(std::isfinite(token.logprob));
+      // Not one token for sure, as large weights would have it.
+      EXPECT_LT(token.logprob, -1.0F);
+    }
+  }
 }
 
 }  // namespace
