@@ -16,7 +16,7 @@ namespace {
 constexpr std::uint64_t seed = 3;
 constexpr int rounds = 20'000;
 
-const std::array<std::string, 4> seeds = {
+const std::array<std::string, 5> seeds = {
     R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","attention_bias":false,
 "bos_token_id":1,"eos_token_id":[2,3],"head_dim":16,"hidden_act":"silu","hidden_size":64,
 "intermediate_size":96,"max_position_embeddings":4096,"mlp_bias":true,"num_attention_heads":4,
@@ -35,7 +35,11 @@ const std::array<std::string, 4> seeds = {
 "num_key_value_heads":4,"num_hidden_layers":3,"max_position_embeddings":128,
 "rope_parameters":{"rope_type":"dynamic","factor":2.5},"vocab_size":77})",
     R"({"model_type":"mistral","hidden_size":64,"num_attention_heads":8,"num_key_value_heads":8,
-"sliding_window":null,"rope_theta":1e6,"rope_scaling":{"type":"linear","factor":2}})"};
+"sliding_window":null,"rope_theta":1e6,"rope_scaling":{"type":"linear","factor":2}})",
+    R"({"architectures":["Qwen3ForCausalLM"],"hidden_size":64,"num_attention_heads":4,
+"num_key_value_heads":4,"num_hidden_layers":1,"quantization_config":{"quant_method":"fp8",
+"fmt":"e4m3","activation_scheme":"dynamic","weight_block_size":[128,128],
+"modules_to_not_convert":["lm_head","model.layers.0.mlp.up_proj"]},"vocab_size":77})"};
 const std::string generation = R"({"bos_token_id":1,"eos_token_id":[2,4],"temperature":0.7})";
 
 void expect_bounded(const model_config& c, const std::string& text) {
@@ -57,6 +61,9 @@ void expect_bounded(const model_config& c, const std::string& text) {
   EXPECT_TRUE(c.rms_norm_eps > 0 && c.rms_norm_eps <= 1) << text;
   EXPECT_EQ(c.sliding_window.size(), static_cast<std::size_t>(c.num_hidden_layers)) << text;
   for (const auto& window : c.sliding_window) EXPECT_TRUE(!window || *window >= 1) << text;
+  if (c.quantization) {
+    EXPECT_LE(c.quantization->modules_to_not_convert.size(), limits::modules_max) << text;
+  }
   for (const std::int32_t id : c.eos_token_ids) EXPECT_TRUE(id >= 0 && id < c.vocab_size) << text;
 }
 
