@@ -195,8 +195,8 @@ base::result<kernels::quantisation> weight_reader::kind_of(const std::vector<mat
 std::string weight_reader::why_dequantised() const {
   if (dequantised_.empty()) return {};
   return std::to_string(dequantised_.size()) +
-         " matrices stored as float8_e4m3 are bfloat16 on the device, since they are not cut at "
-         "multiples of 128 inputs and 16 outputs: " +
+         " matrices stored as float8_e4m3 are bfloat16 on the device: parts of them are stored "
+         "otherwise, or they are cut elsewhere than at multiples of 128 inputs and 16 outputs: " +
          dequantised_.front() + (dequantised_.size() == 1 ? "" : ", ...");
 }
 

@@ -78,7 +78,7 @@ class weight_reader {
   // Units: bytes of packed matrices and vectors so far.
   [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }
   [[nodiscard]] kernels::dtype type() const noexcept { return options_.type; }
-  // Matrices that a device has dequantised because of how they are cut, one line; empty: none.
+  // Matrices that a device has had to dequantise, and why, in one line; empty: none.
   [[nodiscard]] std::string why_dequantised() const;
 
  private:

@@ -78,9 +78,9 @@ TEST(DecoderFloat8, RunsThatAreCutElsewhereAreDequantisedAtEverySize) {
     for (int rank = 0; rank < tp_size; ++rank) {
       const placement where{.tp_rank = rank, .tp_size = tp_size};
       EXPECT_EQ(load_share(files, config, where, &device).why_dequantised,
-                "2 matrices stored as float8_e4m3 are bfloat16 on the device, since they are not "
-                "cut at multiples of 128 inputs and 16 outputs: "
-                "model.layers.0.mlp.down_proj.weight, ...")
+                "2 matrices stored as float8_e4m3 are bfloat16 on the device: parts of them are "
+                "stored otherwise, or they are cut elsewhere than at multiples of 128 inputs and "
+                "16 outputs: model.layers.0.mlp.down_proj.weight, ...")
           << "rank " << rank << " of " << tp_size;
     }
   }
