@@ -35,9 +35,10 @@ struct cuda_probe {
 // What there is, without a context on it. Errors: those of open_cuda.
 [[nodiscard]] base::result<cuda_probe> probe_cuda();
 
-// The same, looked up by a child process, for one that does not compute itself: the driver's threads
-// take signals for the whole process, and what it maps stays. Called while there is one thread.
-// Errors: as well, unavailable (the child did not answer within probe_patience, or crashed).
+// The same, looked up by a child process, for one that does not compute itself: the driver's
+// threads take signals for the whole process, and what it maps stays. Called while there is one
+// thread. Errors: as well, unavailable (the child did not answer within probe_patience, or
+// crashed).
 inline constexpr std::chrono::seconds probe_patience{60};
 [[nodiscard]] base::result<cuda_probe> probe_cuda_apart();
 

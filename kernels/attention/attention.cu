@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/attention/attention_kernels.cuh"
+#include "kernels/attention/attention_join.cuh"
+#include "kernels/attention/attention_many_rows.cuh"
 #include "kernels/attention/attention_simt.cuh"
 
 namespace troupe::kernels::cuda {

@@ -2,34 +2,14 @@
 // of its warpgroups, by one run of the inputs or two. One warp fetches, as many stages in flight as
 // shared memory holds, the next item's while the last is stored; the warpgroups multiply. Who
 // finishes the last runs of some outputs adds them up.
-#include "kernels/matmul/wgmma_pipeline.cuh"
+#include "kernels/matmul/wgmma_float8.cuh"
+#include "kernels/matmul/wgmma_plan.cuh"
 
 namespace troupe::kernels::cuda {
 namespace {
 
-// How the work is cut into items.
-struct few_rows_plan {
-  int group_outputs = 64;  // of a warpgroup: a multiple of 16
-  int item_runs = 1;       // 1 or 2, which are a pair of the tree
-  int tiles = 0;           // of the outputs of a CTA
-  int parts = 1;           // of the runs
-
-  __host__ __device__ __forceinline__ int items() const { return tiles * parts; }
-};
-
 constexpr int producer_registers = 40;  // setmaxnreg: 40 + 2 * 232 = 3 * 168, all there are
 constexpr int consumer_registers = 232;
-
-// The N of wgmma for so many rows.
-int tokens_for(std::int64_t rows) {
-  int tokens = 8;
-  while (tokens < rows) tokens *= 2;
-  return tokens;
-}
-// Warpgroups that multiply: two share more rows of the batch.
-constexpr int groups_for(int tokens) { return tokens >= 32 ? 2 : 1; }
-// Registers for the sums of two runs at once?
-constexpr int item_runs_max(int tokens) { return tokens <= 64 ? 2 : 1; }
 
 // `Residents` CTAs share a multiprocessor.
 // A stage: 128 bytes of the outputs, which are 64 inputs (float8: 128, one segment).
@@ -327,55 +307,6 @@ cudaError_t launch_kernel(cudaStream_t stream, const matmul_kernel_args& args,
       kernel, maps, args, plan);
 }
 
-struct planned {
-  few_rows_plan plan;
-  int residents = 1;
-};
-
-// Bytes that the busiest multiprocessor moves, each item counted with what it takes beside.
-double busiest_bytes(const matmul_weights& weights, int rows, const planned& of) {
-  const bool float8 = weights.type == weight_type::float8_e4m3;
-  const int groups = groups_for(tokens_for(rows));
-  const int slots = of.residents * multiprocessors();
-  const int items = of.plan.items();
-  const int each = items >= slots ? (items + slots - 1) / slots * of.residents
-                                  : (items + multiprocessors() - 1) / multiprocessors();
-  const double inputs = static_cast<double>(weights.padded_inputs) / of.plan.parts;
-  const double outputs = groups * of.plan.group_outputs;
-  constexpr double beside = 8192.0;
-  const double kept = of.plan.parts > 1 ? 2.0 * 4.0 * outputs * rows : 0.0;
-  return each * (inputs * (outputs * (float8 ? 1 : 2) + rows * 2.0) + kept + beside);
-}
-
-// The cut with which the multiprocessors end together as nearly as may be.
-planned plan_for(const matmul_weights& weights, int rows) {
-  const int tokens = tokens_for(rows);
-  const int groups = groups_for(tokens);
-  planned best;
-  double least = -1.0;
-  // Float8 weights are converted between products: more CTAs have more to do meanwhile.
-  const bool float8 = weights.type == weight_type::float8_e4m3;
-  for (const int residents : {float8 ? 4 : 2, 3}) {
-    for (const int outputs : {64, 48, 32}) {
-      for (const int runs : {1, 2}) {
-        if (runs > min(weights.runs, item_runs_max(tokens))) continue;
-        const int of_tile = outputs * groups;
-        const planned made{
-            .plan = {.group_outputs = outputs,
-                     .item_runs = runs,
-                     .tiles = static_cast<int>((weights.outputs + of_tile - 1) / of_tile),
-                     .parts = weights.runs / runs},
-            .residents = groups == 2 ? 1 : residents};
-        const double bytes = busiest_bytes(weights, rows, made);
-        if (least >= 0.0 && bytes >= least) continue;
-        least = bytes;
-        best = made;
-      }
-    }
-  }
-  return best;
-}
-
 template <int Tokens, bool Float8, int Residents>
 cudaError_t launch_gate(cudaStream_t stream, const matmul_kernel_args& args,
                         const few_rows_plan& plan) {
@@ -412,26 +343,7 @@ cudaError_t launch_rows(cudaStream_t stream, const matmul_kernel_args& args) {
   }
 }
 
-std::size_t partial_bytes(const matmul_weights& weights, int rows) {
-  const few_rows_plan plan = plan_for(weights, rows).plan;
-  if (plan.parts == 1) return 0;
-  const int tokens = tokens_for(rows);
-  return static_cast<std::size_t>(plan.items() * groups_for(tokens)) * 64 *
-         static_cast<std::size_t>(tokens) * sizeof(float);
-}
-
 }  // namespace
-
-std::size_t wgmma_partial_bytes(const matmul_weights& weights, std::int64_t rows) {
-  if (weights.runs == 1) return 0;
-  // Of the most rows at a time, and of the rest.
-  std::size_t most = 0;
-  for (const std::int64_t left :
-       {min(rows, std::int64_t{wgmma_few_rows_max}), rows % wgmma_few_rows_max}) {
-    if (left > 0) most = max(most, partial_bytes(weights, static_cast<int>(left)));
-  }
-  return most;
-}
 
 cudaError_t wgmma_few_rows(cudaStream_t stream, const matmul_kernel_args& whole) {
   for (int first = 0; first < whole.rows; first += wgmma_few_rows_max) {

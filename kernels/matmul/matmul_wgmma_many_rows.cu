@@ -2,7 +2,7 @@
 // warpgroup whose one thread fetches K tiles of both operands, also the next tile's while the last
 // is stored, and two warpgroups that multiply 64 outputs each. In a cluster of two, neighbours in
 // the outputs share the rows of the batch: each fetches half of them for both.
-#include "kernels/matmul/wgmma_pipeline.cuh"
+#include "kernels/matmul/wgmma_runs.cuh"
 
 namespace troupe::kernels::cuda {
 namespace {
