@@ -4,8 +4,11 @@
 // that waits in a collective is never suspect: the one it waits for is. The supervisor takes a rank
 // for wedged when it is `working`, has not ticked, and has used much CPU or wall time since.
 //
-//   vitals.begin(activity::working); ... vitals.tick(); ... vitals.begin(activity::idle);
+//   const base::working working(&vitals, base::cpu_tells::progress);
+//   ... vitals.tick(); ...
 #pragma once
+
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
@@ -61,6 +64,34 @@ class waiting_scope {
  private:
   rank_vitals& vitals_;
   const activity before_;
+};
+
+// Whether a thread that uses CPU gets on; one that spins for a device may not.
+enum class cpu_tells : std::uint8_t { progress, nothing };
+
+// While it lives the calling thread says that it works; then again what was said before.
+class working {
+ public:
+  // `vitals` may be null; else they outlive this.
+  working(rank_vitals* vitals, cpu_tells tells) noexcept : vitals_(vitals) {
+    if (vitals_ == nullptr) return;
+    before_ = static_cast<activity>(vitals_->doing.load(std::memory_order_relaxed));
+    const std::int32_t thread = tells == cpu_tells::progress ? ::gettid() : 0;
+    thread_before_ = vitals_->thread_id.exchange(thread, std::memory_order_relaxed);
+    vitals_->begin(activity::working);
+  }
+  working(const working&) = delete;
+  working& operator=(const working&) = delete;
+  ~working() {
+    if (vitals_ == nullptr) return;
+    vitals_->thread_id.store(thread_before_, std::memory_order_relaxed);
+    vitals_->begin(before_);
+  }
+
+ private:
+  rank_vitals* vitals_;
+  activity before_ = activity::idle;
+  std::int32_t thread_before_ = 0;
 };
 
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);

@@ -27,7 +27,7 @@ rank_worker::rank_worker(rank_worker_options options)
       logits_rows_(std::clamp<std::int64_t>(logits_limit(options_.device != nullptr) /
                                                 std::max<std::int64_t>(1, vocabulary_.size() * 4),
                                             1, options_.max_num_seqs)),
-      pool_({.threads = options_.threads}) {}
+      pool_({.threads = options_.threads, .vitals = options_.vitals}) {}
 
 std::size_t scratch_bytes(const models::model& of, const rank_scratch& rank) {
   using kernels::arena;
@@ -61,7 +61,12 @@ base::result<std::unique_ptr<rank_worker>> rank_worker::load(rank_worker_options
   return worker;
 }
 
+base::cpu_tells rank_worker::tells() const noexcept {
+  return options_.device == nullptr ? base::cpu_tells::progress : base::cpu_tells::nothing;
+}
+
 base::result<void> rank_worker::load_weights() {
+  const base::working working(options_.vitals, tells());
   models::weight_reader_options reading{.files = options_.files,
                                         .type = options_.profile.weights,
                                         .pool = &pool_,
@@ -177,6 +182,7 @@ base::result<void> rank_worker::check(const step_plan& plan) const {
 base::result<step_result> rank_worker::run(const step_plan& plan) {
   TROUPE_TRY_VOID(check(plan));
   TROUPE_TRY_VOID(form_device_groups());
+  const base::working working(options_.vitals, tells());
   const bool repeats = recorder_ && step_recorder::repeats(plan) &&
                        static_cast<std::int64_t>(plan.sequences.size()) <= logits_rows_;
   step_shape shape = step_shape::of(plan, models::kv_groups(options_.config).size());

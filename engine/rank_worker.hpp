@@ -48,9 +48,9 @@ struct rank_worker_options {
   std::int64_t max_num_batched_tokens = 512;
   std::int64_t max_num_seqs = 16;
   std::function<void(std::uint64_t bytes)> progress;  // packed bytes so far
-  base::rank_vitals* vitals = nullptr;                // borrowed; ticked per layer, per 16 MiB read
-  models::weight_digest* digest = nullptr;            // borrowed for load(); finished by it
-  std::function<void(const std::string&)> log{};      // which way a device's buffers take
+  base::rank_vitals* vitals = nullptr;            // borrowed; working and ticking in load(), run()
+  models::weight_digest* digest = nullptr;        // borrowed for load(); finished by it
+  std::function<void(const std::string&)> log{};  // which way a device's buffers take
 };
 
 // Logits are projected in slices of rows that keep to this, so that a large vocabulary and many
@@ -100,6 +100,7 @@ class rank_worker {
  private:
   explicit rank_worker(rank_worker_options options);
   [[nodiscard]] base::result<void> check(const step_plan& plan) const;
+  [[nodiscard]] base::cpu_tells tells() const noexcept;  // of this rank's thread
   // At an epoch's first step, where all ranks meet.
   [[nodiscard]] base::result<void> form_device_groups();
   [[nodiscard]] base::result<void> load_weights();

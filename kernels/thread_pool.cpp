@@ -31,6 +31,9 @@ constexpr std::uint32_t for_caller = 2;
 // scheduler's slice, of which a spinning thread deprives somebody else.
 constexpr std::chrono::microseconds spin_limit{40};
 constexpr int spins_between_clock_reads = 32;
+// Indices that the caller takes between two ticks: milliseconds where they are long, and not seen
+// where they are short.
+constexpr std::int64_t indices_a_tick = 32;
 
 void relax() noexcept {
 #if defined(__x86_64__)
@@ -72,6 +75,8 @@ struct thread_pool::state {
   const void* context = nullptr;
   std::int64_t count = 0;
 
+  base::rank_vitals* vitals = nullptr;
+
   alignas(64) std::atomic<std::uint32_t> gate{0};
   std::atomic<int> sleepers{0};  // workers in, or about to enter, the futex
   std::atomic<bool> caller_sleeps{false};
@@ -84,6 +89,15 @@ struct thread_pool::state {
       const std::int64_t index = next.fetch_add(1, std::memory_order_relaxed);
       if (index >= count) return;
       function(context, index, thread);
+    }
+  }
+
+  void take_indices_as_caller() {
+    for (std::int64_t taken = 1;; ++taken) {
+      const std::int64_t index = next.fetch_add(1, std::memory_order_relaxed);
+      if (index >= count) return;
+      function(context, index, 0);
+      if (vitals != nullptr && taken % indices_a_tick == 0) vitals->tick();
     }
   }
 
@@ -128,6 +142,7 @@ struct thread_pool::state {
 
 thread_pool::thread_pool(thread_pool_options options) : state_(std::make_unique<state>()) {
   TROUPE_CHECK(options.threads >= 1 && options.threads <= 1024);
+  state_->vitals = options.vitals;
   for (int thread = 1; thread < options.threads; ++thread) {
     state_->workers.emplace_back([shared = state_.get(), thread] { shared->work(thread); });
   }
@@ -145,7 +160,10 @@ int thread_pool::threads() const noexcept { return static_cast<int>(state_->work
 void thread_pool::run(std::int64_t count, task function, const void* context) {
   TROUPE_CHECK(count >= 0);
   if (count <= 1 || state_->workers.empty()) {
-    for (std::int64_t index = 0; index < count; ++index) function(context, index, 0);
+    for (std::int64_t index = 0; index < count; ++index) {
+      function(context, index, 0);
+      if (state_->vitals != nullptr && (index + 1) % indices_a_tick == 0) state_->vitals->tick();
+    }
     return;
   }
   state& shared = *state_;
@@ -155,7 +173,7 @@ void thread_pool::run(std::int64_t count, task function, const void* context) {
   shared.next.store(0, std::memory_order_relaxed);
   shared.gate.store((shared.gate.load(std::memory_order_relaxed) + job_step) | open_bit);
   if (shared.sleepers.load() > 0) futex_wake(shared.gate, for_workers, count - 1);
-  shared.take_indices(0);
+  shared.take_indices_as_caller();
   shared.gate.fetch_and(~open_bit);
   shared.wait_until_empty();
 }

@@ -14,10 +14,14 @@
 #include <memory>
 #include <type_traits>
 
+#include "base/vitals.hpp"
+
 namespace troupe::kernels {
 
 struct thread_pool_options {
   int threads = 1;  // Range: 1 .. 1024, the caller included
+  // Borrowed; ticked by the caller while it works: an op of a large model may take seconds.
+  base::rank_vitals* vitals = nullptr;
 };
 
 class thread_pool {
