@@ -14,6 +14,15 @@ inline constexpr int k_tile_row_bytes = 128;
 inline constexpr int weights_group_bytes = 64 * k_tile_row_bytes;  // the M of one warpgroup
 inline constexpr int barrier_area_bytes = 256;
 
+// Of a CTA's three warpgroups one gives registers away, the other two take them:
+// 40 + 2 * 232 = 3 * 168, all there are.
+__device__ __forceinline__ void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+}
+__device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+}
+
 __device__ __forceinline__ std::uint32_t shared_address(const void* of) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(of));
 }
