@@ -5,9 +5,22 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <vector>
 
 namespace troupe::schemas {
+
+// What the text of an answer must be. A part of the log: the grammar's state is recomputed from
+// this and the emitted tokens.
+struct output_grammar {
+  enum class kind : std::uint8_t { json_object, json_schema, regex, choice, lark };
+  kind of = kind::json_object;
+  // The schema as JSON, the expression, a JSON list of strings, the Lark grammar; empty for any
+  // JSON object.
+  std::string text;
+  friend bool operator==(const output_grammar&, const output_grammar&) = default;
+};
 
 // Names and meanings as in OpenAI's and vLLM's requests.
 struct sampling_params {
@@ -20,6 +33,8 @@ struct sampling_params {
   bool ignore_eos = false;
   std::vector<std::int32_t> stop_token_ids = {};
   std::int32_t logprobs = -1;  // -1: none, k: the token's and the k most likely ones'
+  // Immutable and shared, as the choices of a request have the same; null: any text.
+  std::shared_ptr<const output_grammar> grammar = {};
 };
 
 struct sequence_log {
