@@ -27,6 +27,7 @@ struct completion_request {
   std::vector<std::int32_t> prompt_ids;
   schemas::sampling_params params;  // of choice 0; choice i draws with the same seed and index i
   std::uint32_t choices = 1;
+  schemas::cache_scope scope = {};
   std::optional<std::chrono::milliseconds> patience = {};  // default: the service's own deadline
 };
 
@@ -34,6 +35,7 @@ struct choice_token {
   std::uint32_t choice = 0;
   schemas::sampled_token token;
   std::optional<schemas::finish_reason> finished = {};
+  std::optional<std::int64_t> cached_tokens = {};  // of the prompt; with the first token
 };
 
 // Receives one request's tokens. Called on the leader's thread, one call at a time; must not block
@@ -82,7 +84,9 @@ struct gang_status {
   std::uint64_t prefill_tokens_computed = 0;
   std::uint64_t generation_tokens = 0;
   std::uint64_t preemptions = 0;
-  std::uint64_t cancelled = 0;  // requests whose client went
+  std::uint64_t prefix_tokens_queried = 0;  // looked up in the prefix cache
+  std::uint64_t prefix_tokens_hit = 0;      // found there
+  std::uint64_t cancelled = 0;              // requests whose client went
   std::uint64_t data_plane_bytes_sent = 0;
   std::uint64_t data_plane_bytes_received = 0;
   std::int64_t running = 0;  // sequences

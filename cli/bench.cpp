@@ -206,6 +206,7 @@ exit_code run_bench(const bench_flags& flags, const invocation& called) {
 command add_bench(CLI::App& program, const invocation& called) {
   auto flags = std::make_shared<bench_flags>();
   CLI::App* parser = program.add_subcommand("bench", "Measure the engine against this machine");
+  flags->model.prefix_caching = false;  // every round computes the same prompts
   add_model_flags(*parser, flags->model);
   add_ranks_flag(*parser, flags->model);
   parser->add_option("--prompt-tokens", flags->prompt_tokens, "tokens of each prompt")

@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <string>
 
-#include "engine/block_allocator.hpp"
+#include "base/entropy.hpp"
+#include "engine/block_pool.hpp"
 #include "engine/kv_cache.hpp"
+#include "models/model_digest.hpp"
 
 namespace troupe::cli {
 namespace {
@@ -87,6 +90,21 @@ std::int64_t choose_kv_blocks(const model_flags& flags, const opened_model& open
   return engine::kv_blocks_for(load.positions) * std::min(load.sequences, flags.max_num_seqs);
 }
 
+// The names of cached blocks are of no use to who has not this key, drawn anew in each life.
+engine::prefix_cache_options prefix_cache_of(const model_flags& flags, const opened_model& opened) {
+  engine::prefix_cache_options options{.enabled = flags.prefix_caching};
+  for (std::size_t at = 0; options.enabled && at < options.key.size(); at += 8) {
+    const auto bits = base::draw_seed();
+    options.enabled = bits.has_value();
+    if (bits) std::memcpy(options.key.data() + at, &*bits, sizeof *bits);
+  }
+  options.model = to_string(opened.profile);
+  const auto digest = models::description_digest(opened.folder, opened.files);
+  if (digest) options.model += "|" + base::to_hex(*digest);
+  options.depends_on_length = opened.config.rope.type == models::rope_type::dynamic;
+  return options;
+}
+
 }  // namespace
 
 base::result<engine_limits> choose_limits(const model_flags& flags, const opened_model& opened,
@@ -105,7 +123,8 @@ engine::engine_options engine_options_of(const model_flags& flags, const opened_
                       .max_num_seqs = flags.max_num_seqs,
                       .prefill_chunk = chunk,
                       .blocks_per_group = limits.kv_blocks,
-                      .groups = models::kv_groups(opened.config)},
+                      .groups = models::kv_groups(opened.config),
+                      .prefix_cache = prefix_cache_of(flags, opened)},
           .eos_token_ids = opened.config.eos_token_ids,
           .max_model_len = limits.max_model_len,
           .vocab_size = opened.config.vocab_size};

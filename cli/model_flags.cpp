@@ -35,6 +35,9 @@ void add_engine_flags(CLI::App& parser, model_flags& flags) {
                   "bytes of KV cache a rank, e.g. 512M or 4G [what the command needs]")
       ->check(CLI::AsSizeValue(false))
       ->type_name("BYTES");
+  parser.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", flags.prefix_caching,
+                  flags.prefix_caching ? "beginnings of prompts computed before are reused [on]"
+                                       : "beginnings of prompts computed before are reused [off]");
   parser.add_option("--block-size", flags.block_size, "tokens a KV block")
       ->check(CLI::IsMember({16}))
       ->capture_default_str();

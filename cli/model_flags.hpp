@@ -35,6 +35,7 @@ struct model_flags {
   std::int64_t long_prefill_token_threshold = 0;  // 0: max_num_batched_tokens
   std::string kv_cache_memory;  // bytes, with K, M or G; empty: what the command needs
   std::int64_t block_size = 16;
+  bool prefix_caching = true;
   std::string log_level = "info";
 };
 

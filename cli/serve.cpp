@@ -137,7 +137,8 @@ serving::served_model describe_model(const serve_flags& flags, const opened_mode
                               .max_model_len = limits.max_model_len,
                               .vocab_size = static_cast<std::int32_t>(opened.config.vocab_size),
                               .block_size = flags.model.block_size,
-                              .kv_cache_dtype = std::string(to_string(opened.profile.kv_cache))};
+                              .kv_cache_dtype = std::string(to_string(opened.profile.kv_cache)),
+                              .prefix_caching = flags.model.prefix_caching};
   if (model.names.empty()) model.names.push_back(flags.model.model);
   read_sampling_defaults(opened, model);
   return model;

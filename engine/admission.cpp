@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string>
 
-#include "engine/block_allocator.hpp"
+#include "engine/block_pool.hpp"
 
 namespace troupe::engine {
 namespace {
@@ -36,6 +36,7 @@ base::result<void> check_length(const sequence_log& log, const admission_limits&
 
 base::result<void> check_admission(const sequence_log& log, const admission_limits& limits) {
   TROUPE_TRY_VOID(check_params(log.params));
+  TROUPE_TRY_VOID(check_token_ids(log.params, limits.vocab_size));
   if (log.prompt_ids.empty()) return refuse("the prompt has no tokens");
   for (std::int64_t position = 0; position < log.size(); ++position) {
     const std::int32_t id = log.token(position);

@@ -9,8 +9,19 @@
 
 namespace troupe::engine {
 
+namespace {
+
+planner_options with_end_tokens(planner_options options, const std::vector<std::int32_t>& ids) {
+  options.eos_token_ids = ids;
+  return options;
+}
+
+}  // namespace
+
 engine::engine(executor& ranks, engine_options options)
-    : ranks_(ranks), options_(std::move(options)), planner_(options_.planner) {
+    : ranks_(ranks),
+      options_(std::move(options)),
+      planner_(with_end_tokens(options_.planner, options_.eos_token_ids)) {
   TROUPE_CHECK(options_.max_model_len > 0 && options_.vocab_size > 0);
 }
 
@@ -41,6 +52,7 @@ engine_event engine::accept(sampled_token token) {
   live_sequence* const sequence = planner_.find(token.sequence);
   TROUPE_CHECK(sequence != nullptr);
   engine_event event{.token = std::move(token), .finished = std::nullopt, .failed = std::nullopt};
+  if (sequence->log.emitted_ids.empty()) event.cached_tokens = sequence->cached_tokens;
   if (!event.token.finite) {
     event.failed = base::error{base::error_code::internal,
                                "the model's logits are not finite numbers; its weights or the "
@@ -49,7 +61,15 @@ engine_event engine::accept(sampled_token token) {
     planner_.remove(event.token.sequence);
     return event;
   }
+  if (!event.token.allowed) {
+    event.failed =
+        base::error{base::error_code::invalid_argument,
+                    "the request's parameters forbid every token of the vocabulary", "engine"};
+    planner_.remove(event.token.sequence);
+    return event;
+  }
   sequence->log.emitted_ids.push_back(event.token.token_id);
+  if (sequence->changes) sequence->changes->accept(event.token.token_id);
   event.finished = finished(sequence->log, options_.eos_token_ids, options_.max_model_len);
   if (event.finished) planner_.remove(event.token.sequence);
   return event;

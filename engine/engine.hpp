@@ -40,6 +40,8 @@ struct engine_options {
 struct engine_event {
   sampled_token token;
   std::optional<finish_reason> finished;
+  // With a sequence's first token: how much of its prompt was in the cache.
+  std::optional<std::int64_t> cached_tokens = {};
   // Set instead of a token when the sequence failed (logits that are not numbers); it is gone.
   std::optional<base::error> failed;
 };
@@ -70,6 +72,7 @@ class engine {
   // Sequences that hold blocks.
   [[nodiscard]] std::size_t running() const noexcept { return planner_.running(); }
   [[nodiscard]] std::uint64_t preemptions() const noexcept { return planner_.preemptions(); }
+  [[nodiscard]] const prefix_counts& prefixes() const noexcept { return planner_.prefixes(); }
   [[nodiscard]] std::int64_t free_blocks() const noexcept { return planner_.free_blocks(); }
 
  private:

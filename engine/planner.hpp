@@ -4,19 +4,26 @@
 // is decoding, a chunk of each whose prompt is not done. The ones that decode are the older ones,
 // so a long prompt that arrives never stops them. A sequence without room takes the blocks of the
 // youngest, which is computed again from its log later (preemption by recompute), so the oldest
-// always finishes. No tokens depend on any of this.
+// always finishes. A sequence that enters takes over the cached blocks of its beginning, whoever
+// computed them (prefix cache). No tokens depend on any of this.
 //
 // One thread. Bounds: max_num_seqs sequences run at once; the queue before them is the engine's.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/error.hpp"
 #include "base/ids.hpp"
-#include "engine/block_allocator.hpp"
+#include "engine/block_pool.hpp"
+#include "engine/logit_changes.hpp"
+#include "engine/prefix_chain.hpp"
 #include "engine/sequence_log.hpp"
 #include "engine/step_plan.hpp"
 #include "models/model.hpp"
@@ -28,7 +35,9 @@ struct planner_options {
   std::int64_t max_num_seqs = 16;             // sequences in a step
   std::int64_t prefill_chunk = 512;           // tokens of one prompt a step
   std::int64_t blocks_per_group = 0;          // of 16 tokens each
-  std::vector<models::kv_spec> groups;
+  std::vector<models::kv_spec> groups = {};
+  std::vector<std::int32_t> eos_token_ids = {};  // what min_tokens holds back
+  prefix_cache_options prefix_cache = {.enabled = false};
 };
 
 // A sequence while it is in the engine: its log and what can be recomputed from it.
@@ -37,6 +46,19 @@ struct live_sequence {
   sequence_log log;
   std::int64_t computed = 0;                            // positions whose K and V are in the cache
   std::vector<std::vector<std::int32_t>> block_tables;  // one a KV group; -1: out of the window
+  std::int64_t stored = 0;                              // positions in blocks that were taken over
+  bool started = false;               // has computed something since it has blocks
+  std::optional<prefix_chain> chain;  // none: nothing of it is shared
+  std::uint32_t tenant = 0;
+  std::optional<logit_change_source> changes;  // none: the model's own logits
+  // Of its first plan: tokens of the prompt that were found in the cache.
+  std::optional<std::int64_t> cached_tokens;
+};
+
+// Units: tokens.
+struct prefix_counts {
+  std::uint64_t queried = 0;  // of sequences that were looked up
+  std::uint64_t hit = 0;
 };
 
 class planner {
@@ -57,21 +79,31 @@ class planner {
   // Those that have a place in the cache.
   [[nodiscard]] std::size_t running() const noexcept;
   [[nodiscard]] std::uint64_t preemptions() const noexcept { return preemptions_; }
+  [[nodiscard]] const prefix_counts& prefixes() const noexcept { return prefixes_; }
   [[nodiscard]] std::int64_t free_blocks() const noexcept;
 
  private:
+  void take_over_prefix(live_sequence& sequence);
+  void note_start(live_sequence& sequence);
+  [[nodiscard]] std::int64_t cached_blocks(const live_sequence& sequence) const;
+  [[nodiscard]] std::int64_t first_visible_block(const live_sequence& sequence, std::size_t group,
+                                                 std::int64_t blocks) const;
+  void keep_full_blocks(live_sequence& sequence, std::int64_t from);
   [[nodiscard]] bool reserve(live_sequence& sequence, std::int64_t positions);
   void drop_out_of_window(live_sequence& sequence);
   void release(live_sequence& sequence);
   // Takes the blocks of the youngest sequence from index `first` on that has any. False: none has.
   [[nodiscard]] bool preempt_youngest(std::size_t first);
-  [[nodiscard]] planned_rows plan_rows(live_sequence& sequence, std::int64_t tokens) const;
+  [[nodiscard]] planned_rows plan_rows(live_sequence& sequence, std::int64_t tokens);
 
   planner_options options_;
-  std::vector<block_allocator> allocators_;               // one a KV group
+  std::vector<block_pool> pools_;                         // one a KV group
   std::deque<std::unique_ptr<live_sequence>> sequences_;  // oldest first
+  std::unordered_map<std::uint64_t, live_sequence*> by_id_;
   std::uint64_t steps_ = 0;
   std::uint64_t preemptions_ = 0;
+  prefix_counts prefixes_;
+  std::map<std::string, std::uint32_t> tenants_;
 };
 
 }  // namespace troupe::engine

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "engine/device_groups.hpp"
-#include "engine/sampler.hpp"
+#include "engine/token_drawer.hpp"
 #include "models/registry.hpp"
 
 namespace troupe::engine {
@@ -97,12 +97,13 @@ base::result<void> rank_worker::reserve_memory() {
   const bool alone = options_.where.tp_size == 1 && options_.where.pp_size == 1;
   if (queue_->can_record() && alone)
     recorder_.emplace(std::min(options_.max_num_seqs, logits_rows_));
-  // One block more than is planned with: what padded sequences write to.
-  TROUPE_TRY(cache, kv_cache::allocate({.config = options_.config,
-                                        .where = options_.where,
-                                        .type = options_.profile.kv_cache,
-                                        .blocks = options_.kv_blocks + (recorder_ ? 1 : 0),
-                                        .on = options_.device}));
+  // More blocks than are planned with: the spare ones of step_inputs.
+  TROUPE_TRY(cache, kv_cache::allocate(
+                        {.config = options_.config,
+                         .where = options_.where,
+                         .type = options_.profile.kv_cache,
+                         .blocks = options_.kv_blocks + spare_blocks::count(options_.max_num_seqs),
+                         .on = options_.device}));
   cache_ = std::move(cache);
   const std::size_t bytes =
       scratch_bytes(*model_, {.config = options_.config,
@@ -188,9 +189,9 @@ base::result<step_result> rank_worker::run(const step_plan& plan) {
   step_shape shape = step_shape::of(plan, models::kv_groups(options_.config).size());
   if (repeats) shape = recorder_->rounded(shape);
   TROUPE_TRY(memory, queue_->begin_step(step_inputs::bytes(shape, angles_->half())));
-  std::optional<std::int32_t> padding_block;
-  if (repeats) padding_block = static_cast<std::int32_t>(options_.kv_blocks);  // the extra one
-  const step_inputs inputs(plan, shape, *angles_, memory, padding_block);
+  const step_inputs inputs(
+      plan, shape, *angles_, memory,
+      {.first = static_cast<std::int32_t>(options_.kv_blocks), .pads = repeats});
   queue_->commit_step(inputs.sequences());
   const bool device = options_.device != nullptr;
   models::step_context context{.ops = *ops_,
@@ -282,58 +283,27 @@ void rank_worker::project(models::step_context& context, const drawing& of, std:
 base::result<void> rank_worker::draw(const drawing& of, std::span<const planned_rows* const> rows,
                                      std::size_t slice_rows, step_result& result) {
   TROUPE_TRY_VOID(queue_->synchronize());
-  const std::size_t own_runs = vocabulary_run_ends_.size();
-  const auto each = static_cast<std::size_t>(of.candidates);
-  constexpr std::size_t all_runs = models::canonical_runs;
-  const auto own = of.summaries.first(slice_rows * own_runs);
-  const auto own_top = of.top.first(own.size() * each);
-  // Ranks hold [rows][own runs]; gathered they are [ranks][rows][own runs].
-  std::vector<kernels::run_summary> all(slice_rows * all_runs);
-  std::vector<kernels::token_candidate> all_top(all.size() * each);
-  TROUPE_TRY_VOID(
-      groups_.tp->all_gather(epoch_, std::as_bytes(own), std::as_writable_bytes(std::span(all))));
-  TROUPE_TRY_VOID(groups_.tp->all_gather(epoch_, std::as_bytes(own_top),
-                                         std::as_writable_bytes(std::span(all_top))));
+  token_drawer drawer({.tp = *groups_.tp,
+                       .epoch = epoch_,
+                       .queue = *queue_,
+                       .pool = pool_,
+                       .config = options_.config,
+                       .where = options_.where});
+  const std::size_t summaries = slice_rows * vocabulary_run_ends_.size();
+  std::vector<const sample_request*> requests;
+  for (const planned_rows* planned : rows) requests.push_back(&*planned->sample);
+  TROUPE_TRY(tokens,
+             drawer.draw({.logits = of.logits,
+                          .rows = slice_rows,
+                          .candidates = of.candidates,
+                          .summaries = of.summaries.first(summaries),
+                          .top = of.top.first(summaries * static_cast<std::size_t>(of.candidates))},
+                         requests));
   for (std::size_t row = 0; row < rows.size(); ++row) {
-    std::vector<kernels::run_summary> runs;
-    std::vector<kernels::token_candidate> top;
-    for (std::size_t run = 0; run < all_runs; ++run) {
-      const std::size_t rank = run / own_runs;
-      const std::size_t at = (rank * slice_rows + row) * own_runs + run % own_runs;
-      runs.push_back(all[at]);
-      const auto first = all_top.begin() + static_cast<std::ptrdiff_t>(at * each);
-      top.insert(top.end(), first, first + static_cast<std::ptrdiff_t>(each));
-    }
-    const sample_request& request = *rows[row]->sample;
-    std::optional<sampled_token> token = engine::sample(
-        request, {runs, top, of.candidates, models::vocabulary_grid(options_.config)});
-    if (!token) {
-      TROUPE_TRY(whole, gather_logits(of.logits, static_cast<std::int64_t>(row)));
-      token = sample_from_all(request, runs, whole);
-    }
-    token->sequence = rows[row]->sequence;
-    result.tokens.push_back(*std::move(token));
+    tokens[row].sequence = rows[row]->sequence;
+    result.tokens.push_back(std::move(tokens[row]));
   }
   return {};
-}
-
-base::result<std::vector<float>> rank_worker::gather_logits(const kernels::tensor_view& logits,
-                                                            std::int64_t row) {
-  const models::grid vocabulary = models::vocabulary_grid(options_.config);
-  std::vector<std::size_t> counts;
-  for (int rank = 0; rank < options_.where.tp_size; ++rank) {
-    const auto elements = vocabulary.rank_range(rank, options_.where.tp_size).size();
-    counts.push_back(static_cast<std::size_t>(elements) * sizeof(float));
-  }
-  std::vector<float> own(static_cast<std::size_t>(vocabulary_.size()));
-  if (!own.empty()) {
-    TROUPE_TRY_VOID(queue_->read(reinterpret_cast<const std::byte*>(logits.row<float>(row)),
-                                 std::as_writable_bytes(std::span(own))));
-  }
-  std::vector<float> whole(static_cast<std::size_t>(options_.config.vocab_size));
-  TROUPE_TRY_VOID(groups_.tp->all_gather_v(epoch_, std::as_bytes(std::span(own)), counts,
-                                           std::as_writable_bytes(std::span(whole))));
-  return whole;
 }
 
 }  // namespace troupe::engine

@@ -125,9 +125,6 @@ class rank_worker {
   [[nodiscard]] base::result<void> draw(const drawing& of,
                                         std::span<const planned_rows* const> rows,
                                         std::size_t slice_rows, step_result& result);
-  [[nodiscard]] base::result<std::vector<float>> gather_logits(const kernels::tensor_view& logits,
-                                                               std::int64_t row);
-
   rank_worker_options options_;
   transport::rank_groups groups_;
   std::unique_ptr<transport::collective> device_tp_;  // of groups_, for the device's buffers

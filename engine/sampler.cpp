@@ -18,12 +18,6 @@ bool more_likely(const token_candidate& a, const token_candidate& b) noexcept {
   return a.logit != b.logit ? a.logit > b.logit : a.token_id < b.token_id;
 }
 
-float highest(std::span<const run_summary> runs) noexcept {
-  float maximum = -std::numeric_limits<float>::infinity();
-  for (const run_summary& run : runs) maximum = std::max(maximum, run.maximum);
-  return maximum;
-}
-
 // Adds one value a run in the canonical tree.
 double tree(std::array<double, models::canonical_runs> values) noexcept {
   for (std::size_t width = 1; width < values.size(); width *= 2) {
@@ -45,11 +39,8 @@ double tempered_sum(std::span<const run_summary> runs, float temperature, float 
 }
 
 bool needs_order(const sample_request& request) noexcept {
-  return request.row.temperature > 0.0F && (request.top_k > 0 || request.top_p < 1.0F);
-}
-
-bool all_finite(std::span<const run_summary> runs) noexcept {
-  return std::all_of(runs.begin(), runs.end(), [](const run_summary& run) { return run.finite; });
+  return request.row.temperature > 0.0F &&
+         (request.top_k > 0 || request.top_p < 1.0F || request.min_p > 0.0F);
 }
 
 // The best perturbed score of the whole vocabulary.
@@ -63,24 +54,44 @@ token_candidate best_of_runs(std::span<const run_summary> runs) noexcept {
   return best->noise_best;
 }
 
-// How many of `ordered` top_k and top_p leave; nullopt: more than there are might remain.
+// How many of `ordered` reach min_p; nullopt: more than there are might.
+std::optional<std::size_t> reaching_min_p(const sample_request& request, float maximum,
+                                          std::span<const token_candidate> ordered, bool complete) {
+  const double least =
+      static_cast<double>(maximum) +
+      static_cast<double>(request.row.temperature) * std::log(static_cast<double>(request.min_p));
+  const auto below = std::find_if(ordered.begin(), ordered.end(), [&](const token_candidate& one) {
+    return static_cast<double>(one.logit) < least;
+  });
+  if (below == ordered.end() && !complete) return std::nullopt;
+  return static_cast<std::size_t>(below - ordered.begin());
+}
+
+// How many of `ordered` min_p, top_k and top_p leave; nullopt: more than there are might remain.
 std::optional<std::size_t> kept(const sample_request& request, std::span<const run_summary> runs,
                                 std::span<const token_candidate> ordered, bool complete) {
-  std::size_t limit = ordered.size();
-  const bool cut = request.top_k > 0;
-  if (cut) {
-    const auto top_k = static_cast<std::size_t>(request.top_k);
-    if (top_k > limit && !complete) return std::nullopt;
-    limit = std::min(limit, top_k);
-  }
-  if (request.top_p >= 1.0F) return cut || complete ? std::optional(limit) : std::nullopt;
   const double temperature = static_cast<double>(request.row.temperature);
-  const float maximum = highest(runs);
+  const float maximum = highest_logit(runs);
+  std::size_t limit = ordered.size();
+  bool cut = false;
+  if (request.top_k > 0 && static_cast<std::size_t>(request.top_k) <= limit) {
+    limit = static_cast<std::size_t>(request.top_k);
+    cut = true;
+  }
+  if (request.min_p > 0.0F) {
+    // Where top_k has cut already, what lies behind does not matter.
+    const auto reach = reaching_min_p(request, maximum, ordered.first(limit), complete || cut);
+    if (!reach) return std::nullopt;
+    limit = *reach;
+    cut = true;
+  }
+  if (!cut && !complete && (request.top_k > 0 || request.top_p >= 1.0F)) return std::nullopt;
+  if (request.top_p >= 1.0F) return limit;
   const auto weight = [&](std::size_t i) {
     return std::exp(static_cast<double>(ordered[i].logit - maximum) / temperature);
   };
   double total = 0.0;
-  if (cut) {
+  if (cut || request.top_k > 0) {
     for (std::size_t i = 0; i < limit; ++i) total += weight(i);
   } else {
     total = tempered_sum(runs, request.row.temperature, maximum);
@@ -158,17 +169,28 @@ std::vector<token_candidate> merge(const row_summaries& summaries, bool& complet
 
 }  // namespace
 
+float highest_logit(std::span<const run_summary> runs) noexcept {
+  float maximum = -std::numeric_limits<float>::infinity();
+  for (const run_summary& run : runs) maximum = std::max(maximum, run.maximum);
+  return maximum;
+}
+
+bool all_finite(std::span<const run_summary> runs) noexcept {
+  return std::all_of(runs.begin(), runs.end(), [](const run_summary& run) { return run.finite; });
+}
+
 int candidates_for(const sample_request& request) noexcept {
   int wanted = std::max(0, request.logprobs);
   if (request.row.temperature > 0.0F) {
     if (request.top_k > 0) wanted = std::max(wanted, request.top_k);
-    if (request.top_p < 1.0F && request.top_k == 0) wanted = std::max(wanted, top_p_candidates);
+    const bool by_share = request.top_p < 1.0F || request.min_p > 0.0F;
+    if (by_share && request.top_k == 0) wanted = std::max(wanted, top_p_candidates);
   }
   return std::min(wanted, kernels::vocabulary_candidates_max);
 }
 
 double log_sum_exp(std::span<const run_summary> runs) noexcept {
-  const float maximum = highest(runs);
+  const float maximum = highest_logit(runs);
   std::array<double, models::canonical_runs> sums{};
   for (std::size_t i = 0; i < runs.size(); ++i) {
     if (runs[i].sum_exp == 0.0F) continue;
@@ -206,6 +228,16 @@ sampled_token sample_from_all(const sample_request& request, std::span<const run
   if (!needs_order(request)) return finish(request, runs, best_of_runs(runs), ordered);
   const std::size_t count = kept(request, runs, ordered, true).value();
   return finish(request, runs, best_of_kept(request, std::span(ordered).first(count)), ordered);
+}
+
+void set_logprobs(const sample_request& request, const row_summaries& summaries, float logit,
+                  sampled_token& token) {
+  bool complete = false;
+  const std::vector<token_candidate> ordered = merge(summaries, complete);
+  const sampled_token plain =
+      finish(request, summaries.runs, {.token_id = token.token_id, .logit = logit}, ordered);
+  token.logprob = plain.logprob;
+  token.top = plain.top;
 }
 
 }  // namespace troupe::engine

@@ -1,11 +1,12 @@
 // From the eight runs' summaries to the next token: the same decision on every rank of the last
 // stage.
 //
-// Greedy and plain temperature sampling take the best perturbed score over the runs. top_k and
-// top_p cut the merged candidates (highest logit first, ties to the lower id): first top_k, then
-// the shortest prefix whose probability reaches top_p, as Hugging Face's warpers do in that order;
-// the perturbed score then chooses among what is left. When the candidates do not reach far enough
-// the answer is "full logits needed", and the same rule runs over all of them.
+// Greedy and plain temperature sampling take the best perturbed score over the runs. min_p, top_k
+// and top_p cut the merged candidates (highest logit first, ties to the lower id): those whose
+// probability is min_p of the most likely one's, of these top_k, of these the shortest prefix whose
+// probability reaches top_p, as Hugging Face's warpers and vLLM do in that order; the perturbed
+// score then chooses among what is left. When the candidates do not reach far enough the answer is
+// "full logits needed", and the same rule runs over all of them.
 #pragma once
 
 #include <optional>
@@ -18,7 +19,8 @@
 
 namespace troupe::engine {
 
-// Candidates fetched for a request with top_p: enough for peaked distributions, 0.5 KiB a run.
+// Candidates fetched for a request with top_p or min_p: enough for peaked distributions, 0.5 KiB a
+// run.
 inline constexpr int top_p_candidates = 64;
 
 // Candidates per run that this request needs at first. Range: 0 .. vocabulary_candidates_max.
@@ -35,7 +37,10 @@ struct row_summaries {
 // log of the sum of exp over the whole vocabulary, relative to nothing: logprob = logit - this.
 [[nodiscard]] double log_sum_exp(std::span<const kernels::run_summary> runs) noexcept;
 
-// nullopt: the candidates end before top_k or top_p (or the logprobs asked for) do.
+[[nodiscard]] bool all_finite(std::span<const kernels::run_summary> runs) noexcept;
+[[nodiscard]] float highest_logit(std::span<const kernels::run_summary> runs) noexcept;
+
+// nullopt: the candidates end before min_p, top_k or top_p (or the logprobs asked for) do.
 // `sequence` of the result is left to the caller.
 [[nodiscard]] std::optional<sampled_token> sample(const sample_request& request,
                                                   const row_summaries& summaries);
@@ -44,5 +49,10 @@ struct row_summaries {
 [[nodiscard]] sampled_token sample_from_all(const sample_request& request,
                                             std::span<const kernels::run_summary> runs,
                                             std::span<const float> logits);
+
+// Log probabilities under the model's own logits, of a token that was drawn from changed ones.
+// `summaries` holds the candidates that the request's logprobs need.
+void set_logprobs(const sample_request& request, const row_summaries& summaries, float logit,
+                  sampled_token& token);
 
 }  // namespace troupe::engine

@@ -79,10 +79,8 @@ std::size_t step_inputs::bytes(const step_shape& shape, std::size_t half) {
 }
 
 step_inputs::step_inputs(const step_plan& plan, const step_shape& shape, angle_table& angles,
-                         std::span<std::byte> memory, std::optional<std::int32_t> padding_block)
-    : shape_(shape),
-      padding_block_(padding_block),
-      groups_(static_cast<std::size_t>(shape.groups)) {
+                         std::span<std::byte> memory, spare_blocks spare)
+    : shape_(shape), spare_(spare), groups_(static_cast<std::size_t>(shape.groups)) {
   TROUPE_CHECK(!memory.empty());
   pieces from(memory);
   const auto half = static_cast<std::int64_t>(angles.half());
@@ -116,8 +114,8 @@ std::span<const std::int32_t> step_inputs::copy_table(
   TROUPE_CHECK(table.size() <= blocks);
   const auto place = into.tables.subspan(sequence_ * blocks, blocks);
   const auto rest = std::copy(table.begin(), table.end(), place.begin());
-  if (!padding_block_) return place.first(table.size());
-  std::fill(rest, place.end(), *padding_block_);
+  if (!spare_.pads) return place.first(table.size());
+  std::fill(rest, place.end(), spare_.first);
   return place;
 }
 
@@ -126,6 +124,7 @@ void step_inputs::add(const planned_rows& rows) {
   const auto row = static_cast<std::int64_t>(positions_.size());
   const auto count = static_cast<std::int64_t>(rows.token_ids.size());
   std::copy(rows.token_ids.begin(), rows.token_ids.end(), token_ids_.begin() + row);
+  TROUPE_CHECK(rows.stored <= rows.first_position + 1);  // one row at most is not written
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t position = rows.first_position + i;
     positions_.push_back(position);
@@ -134,7 +133,9 @@ void step_inputs::add(const planned_rows& rows) {
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     const std::vector<std::int32_t>& table = rows.block_tables[i];
     for (std::int64_t j = 0; j < count; ++j) {
-      groups_[i].slots[static_cast<std::size_t>(row + j)] = slot_of(table, rows.first_position + j);
+      const std::int64_t position = rows.first_position + j;
+      groups_[i].slots[static_cast<std::size_t>(row + j)] =
+          position < rows.stored ? spare_slot() : slot_of(table, position);
     }
     groups_[i].sequences[sequence_] = {row, count, rows.first_position,
                                        copy_table(groups_[i], table)};
@@ -147,13 +148,13 @@ void step_inputs::add(const planned_rows& rows) {
 }
 
 void step_inputs::add_padding() {
-  TROUPE_CHECK(padding_block_.has_value());
+  TROUPE_CHECK(spare_.pads);
   const auto row = static_cast<std::int64_t>(positions_.size());
   token_ids_[static_cast<std::size_t>(row)] = 0;
   positions_.push_back(0);
   rope_lengths_.push_back(1);
   for (group& of : groups_) {
-    of.slots[static_cast<std::size_t>(row)] = *padding_block_ * kernels::kv_block_tokens;
+    of.slots[static_cast<std::size_t>(row)] = spare_slot();
     of.sequences[sequence_] = {row, 1, 0, copy_table(of, {})};
   }
   logits_rows_[sampled_] = static_cast<std::int32_t>(row);

@@ -2,17 +2,17 @@
 //
 //   const step_shape shape = step_shape::of(plan, groups);
 //   TROUPE_TRY(memory, queue.begin_step(step_inputs::bytes(shape, angles.half())));
-//   step_inputs inputs(plan, shape, angles, memory);
+//   step_inputs inputs(plan, shape, angles, memory, {.first = kv_blocks});
 //   queue.commit_step(inputs.sequences());
 //   model.forward(context, inputs.batch(), hidden);
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
 #include "engine/angle_table.hpp"
+#include "engine/block_pool.hpp"
 #include "engine/step_plan.hpp"
 #include "kernels/queue.hpp"
 #include "models/model.hpp"
@@ -31,8 +31,20 @@ struct step_shape {
 
   [[nodiscard]] static step_shape of(const step_plan& plan, std::size_t groups);
   // Room for more sequences of one sampled token each, and for longer tables. The added sequences
-  // write to and read from `padding_block` alone.
+  // write to and read from spare blocks alone.
   [[nodiscard]] step_shape padded(std::int64_t to_sequences, std::int64_t to_blocks) const;
+};
+
+// Blocks of every group that no sequence has, with a place for each sequence of a step: K and V go
+// there that nobody may read.
+struct spare_blocks {
+  std::int32_t first = 0;
+  // The shape may be padded, and every table has all of its `table_blocks` entries.
+  bool pads = false;
+
+  [[nodiscard]] static constexpr std::int64_t count(std::int64_t max_num_seqs) noexcept {
+    return kv_blocks_for(max_num_seqs);
+  }
 };
 
 class step_inputs {
@@ -40,11 +52,9 @@ class step_inputs {
   // Units: bytes of step memory; `half`: angles a token.
   [[nodiscard]] static std::size_t bytes(const step_shape& shape, std::size_t half);
 
-  // The plan's tables must have `shape.groups` entries each. With a padding block, the shape may be
-  // padded, and every table has all of its `table_blocks` entries. Lifetime: memory outlives the
-  // inputs.
+  // The plan's tables must have `shape.groups` entries each. Lifetime: memory outlives the inputs.
   step_inputs(const step_plan& plan, const step_shape& shape, angle_table& angles,
-              std::span<std::byte> memory, std::optional<std::int32_t> padding_block = {});
+              std::span<std::byte> memory, spare_blocks spare);
   step_inputs(const step_inputs&) = delete;
   step_inputs& operator=(const step_inputs&) = delete;
 
@@ -72,11 +82,15 @@ class step_inputs {
   };
   void add(const planned_rows& rows);
   void add_padding();
+  // Of the sequence that is being added.
+  [[nodiscard]] std::int64_t spare_slot() const noexcept {
+    return spare_.first * kernels::kv_block_tokens + static_cast<std::int64_t>(sequence_);
+  }
   [[nodiscard]] std::span<const std::int32_t> copy_table(
       group& into, const std::vector<std::int32_t>& table) const;
 
   step_shape shape_;
-  std::optional<std::int32_t> padding_block_;
+  spare_blocks spare_;
   std::span<std::int32_t> token_ids_;
   std::span<std::int32_t> logits_rows_;
   std::span<kernels::sampling_row> sampling_;

@@ -18,7 +18,7 @@
 namespace troupe::schemas {
 
 // Counts up with every change that an older reader would misunderstand; compared at the join.
-inline constexpr std::uint32_t protocol_version = 1;
+inline constexpr std::uint32_t protocol_version = 2;
 
 struct wire_limits {
   static constexpr std::size_t step_plan_bytes_max = 64U << 20;

@@ -22,25 +22,55 @@ struct output_grammar {
   friend bool operator==(const output_grammar&, const output_grammar&) = default;
 };
 
+struct token_bias {
+  std::int32_t token_id = 0;
+  float bias = 0.0F;
+  friend bool operator==(const token_bias&, const token_bias&) = default;
+};
+
+// What is changed in the model's logits before a token is drawn. Names and meanings as in OpenAI's
+// and vLLM's requests; the defaults change nothing.
+struct logit_params {
+  float presence_penalty = 0.0F;    // Range: -2 .. 2; off tokens that the answer has
+  float frequency_penalty = 0.0F;   // Range: -2 .. 2; as often as the answer has them
+  float repetition_penalty = 1.0F;  // Range: above 0; of tokens in prompt or answer
+  std::vector<token_bias> logit_bias = {};
+  std::vector<std::vector<std::int32_t>> bad_words = {};  // the last token of each is not drawn
+  std::vector<std::int32_t> allowed_token_ids = {};       // empty: all
+  std::int64_t min_tokens = 0;  // no end token and no stop token before so many
+  friend bool operator==(const logit_params&, const logit_params&) = default;
+};
+
 // Names and meanings as in OpenAI's and vLLM's requests.
 struct sampling_params {
   float temperature = 1.0F;      // Range: 0 .. 2; 0 is greedy
   float top_p = 1.0F;            // Range: (0, 1]; 1 is off
   std::int32_t top_k = 0;        // 0 is off
+  float min_p = 0.0F;            // Range: 0 .. 1; of the most likely token's probability; 0 is off
   std::uint64_t seed = 0;        // drawn at admission when the request has none
   std::uint32_t choice = 0;      // index of this sequence among a request's n
   std::int64_t max_tokens = 16;  // Range: >= 1
   bool ignore_eos = false;
   std::vector<std::int32_t> stop_token_ids = {};
   std::int32_t logprobs = -1;  // -1: none, k: the token's and the k most likely ones'
-  // Immutable and shared, as the choices of a request have the same; null: any text.
-  std::shared_ptr<const output_grammar> grammar = {};
+  // Both immutable and shared, as the choices of a request have the same.
+  std::shared_ptr<const logit_params> logits = {};     // null: as the model says
+  std::shared_ptr<const output_grammar> grammar = {};  // null: any text
+};
+
+// Whose cached beginnings a sequence may use: only those of the same scope. It changes no token.
+struct cache_scope {
+  std::string tenant = {};  // whose key opened the request; empty: there are no keys
+  std::string salt = {};    // a request's own cache_salt
+  bool none = false;        // finds nothing and leaves nothing
+  friend bool operator==(const cache_scope&, const cache_scope&) = default;
 };
 
 struct sequence_log {
   sampling_params params;
   std::vector<std::int32_t> prompt_ids = {};
   std::vector<std::int32_t> emitted_ids = {};
+  cache_scope scope = {};
 
   [[nodiscard]] std::int64_t size() const noexcept {
     return static_cast<std::int64_t>(prompt_ids.size() + emitted_ids.size());

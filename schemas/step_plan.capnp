@@ -4,6 +4,26 @@
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("troupe::schemas::wire");
 
+struct TokenBias {
+  tokenId @0 :Int32;
+  bias @1 :Float32;
+}
+
+struct TokenCount {
+  tokenId @0 :Int32;
+  inAnswer @1 :Int32;
+}
+
+struct LogitChanges {
+  bias @0 :List(TokenBias);
+  repetitionPenalty @1 :Float32 = 1;
+  frequencyPenalty @2 :Float32;
+  presencePenalty @3 :Float32;
+  counts @4 :List(TokenCount);
+  forbidden @5 :List(Int32);
+  allowed @6 :List(UInt32);
+}
+
 struct Draw {
   temperature @0 :Float32;
   seed @1 :UInt64;
@@ -12,6 +32,8 @@ struct Draw {
   topP @4 :Float32 = 1;
   topK @5 :Int32;
   logprobs @6 :Int32 = -1;
+  minP @7 :Float32;
+  changes @8 :LogitChanges;  # absent: none
 }
 
 struct PlannedRows {
@@ -33,6 +55,7 @@ struct PlannedRows {
     id @10 :UInt32;
   }
   draftTokenIds @11 :List(Int32);
+  stored @12 :Int64;
 }
 
 struct StepPlan {
@@ -57,6 +80,7 @@ struct SampledToken {
   logprob @2 :Float32;
   top @3 :List(TokenLogprob);
   finite @4 :Bool = true;
+  allowed @5 :Bool = true;
 }
 
 struct StepResult {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/ids.hpp"
+#include "schemas/sequence_log.hpp"
 
 namespace troupe::schemas {
 
@@ -20,19 +21,42 @@ struct draw_key {
   std::uint64_t token_index = 0;  // of the token to be drawn, counted from the prompt's end
 };
 
+struct token_count {
+  std::int32_t token_id = 0;
+  std::int32_t in_answer = 0;  // 0: in the prompt only
+  friend bool operator==(const token_count&, const token_count&) = default;
+};
+
+// What is done to a row of logits before it is drawn from, in the order of the fields.
+struct logit_changes {
+  std::vector<token_bias> bias = {};  // different tokens
+  float repetition_penalty = 1.0F;
+  float frequency_penalty = 0.0F;
+  float presence_penalty = 0.0F;
+  std::vector<token_count> counts = {};  // that the penalties look at; different tokens
+  std::vector<std::int32_t> forbidden = {};
+  // Bit i % 32 of word i / 32 allows token i; empty: all are allowed.
+  std::vector<std::uint32_t> allowed = {};
+};
+
 // How the token after a sequence's last planned one is drawn.
 struct sample_request {
   draw_key row;
   float top_p = 1.0F;
   std::int32_t top_k = 0;
   std::int32_t logprobs = -1;
+  float min_p = 0.0F;
+  std::optional<logit_changes> changes = {};  // none: the model's own logits
 };
 
 // Consecutive tokens of one sequence.
 struct planned_rows {
   base::sequence_id sequence;
   std::int64_t first_position = 0;
-  std::int64_t prompt_length = 0;                       // rotations that depend on length need it
+  std::int64_t prompt_length = 0;  // rotations that depend on length need it
+  // K and V of positions below this are in the cache, in blocks that others may share: they are
+  // read, never written. The last one is computed again where only its logits are missing.
+  std::int64_t stored = 0;
   std::vector<std::int32_t> token_ids;                  // at least one
   std::vector<std::vector<std::int32_t>> block_tables;  // one a KV group
   std::optional<sample_request> sample;                 // none in the middle of a prompt
@@ -68,6 +92,7 @@ struct sampled_token {
   float logprob = 0.0F;            // of the model's own distribution, before temperature
   std::vector<token_logprob> top;  // the sample_request's `logprobs` most likely, best first
   bool finite = true;              // false: the logits were not numbers; token_id means nothing
+  bool allowed = true;             // false: every token is forbidden; token_id means nothing
 };
 
 // One entry a planned sequence that asked for a sample, in the plan's order.

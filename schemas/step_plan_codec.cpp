@@ -38,6 +38,49 @@ void write_optional(Group group, std::optional<std::uint32_t> value) {
   if (value) group.setId(*value);
 }
 
+void write_changes(wire::LogitChanges::Builder out, const logit_changes& changes) {
+  auto bias = out.initBias(list_size(changes.bias.size()));
+  for (unsigned i = 0; i < bias.size(); ++i) {
+    bias[i].setTokenId(changes.bias[i].token_id);
+    bias[i].setBias(changes.bias[i].bias);
+  }
+  out.setRepetitionPenalty(changes.repetition_penalty);
+  out.setFrequencyPenalty(changes.frequency_penalty);
+  out.setPresencePenalty(changes.presence_penalty);
+  auto counts = out.initCounts(list_size(changes.counts.size()));
+  for (unsigned i = 0; i < counts.size(); ++i) {
+    counts[i].setTokenId(changes.counts[i].token_id);
+    counts[i].setInAnswer(changes.counts[i].in_answer);
+  }
+  write_list(out.initForbidden(list_size(changes.forbidden.size())), changes.forbidden);
+  auto allowed = out.initAllowed(list_size(changes.allowed.size()));
+  for (unsigned i = 0; i < allowed.size(); ++i) allowed.set(i, changes.allowed[i]);
+}
+
+float finite_number(float value, const char* field) {
+  if (!std::isfinite(value)) refuse_field(field);
+  return value;
+}
+
+logit_changes read_changes(wire::LogitChanges::Reader in) {
+  logit_changes changes;
+  for (const auto bias : in.getBias()) {
+    changes.bias.push_back({bias.getTokenId(), finite_number(bias.getBias(), "bias")});
+  }
+  changes.repetition_penalty = finite_number(in.getRepetitionPenalty(), "repetition_penalty");
+  if (changes.repetition_penalty <= 0.0F) refuse_field("repetition_penalty");
+  changes.frequency_penalty = finite_number(in.getFrequencyPenalty(), "frequency_penalty");
+  changes.presence_penalty = finite_number(in.getPresencePenalty(), "presence_penalty");
+  for (const auto count : in.getCounts()) {
+    if (count.getInAnswer() < 0) refuse_field("counts");
+    changes.counts.push_back({count.getTokenId(), count.getInAnswer()});
+  }
+  changes.forbidden = read_list(in.getForbidden());
+  changes.allowed.reserve(in.getAllowed().size());
+  for (const std::uint32_t word : in.getAllowed()) changes.allowed.push_back(word);
+  return changes;
+}
+
 void write_draw(wire::Draw::Builder out, const sample_request& request) {
   out.setTemperature(request.row.temperature);
   out.setSeed(request.row.seed);
@@ -46,6 +89,8 @@ void write_draw(wire::Draw::Builder out, const sample_request& request) {
   out.setTopP(request.top_p);
   out.setTopK(request.top_k);
   out.setLogprobs(request.logprobs);
+  out.setMinP(request.min_p);
+  if (request.changes) write_changes(out.initChanges(), *request.changes);
 }
 
 sample_request read_draw(wire::Draw::Reader in) {
@@ -55,19 +100,25 @@ sample_request read_draw(wire::Draw::Reader in) {
   if (!(top_p > 0.0F && top_p <= 1.0F)) refuse_field("top_p");
   if (in.getTopK() < 0) refuse_field("top_k");
   if (in.getLogprobs() < -1) refuse_field("logprobs");
+  if (!(in.getMinP() >= 0.0F && in.getMinP() <= 1.0F)) refuse_field("min_p");
+  std::optional<logit_changes> changes;
+  if (in.hasChanges()) changes = read_changes(in.getChanges());
   return {.row = {.temperature = temperature,
                   .seed = in.getSeed(),
                   .choice = in.getChoice(),
                   .token_index = in.getTokenIndex()},
           .top_p = top_p,
           .top_k = in.getTopK(),
-          .logprobs = in.getLogprobs()};
+          .logprobs = in.getLogprobs(),
+          .min_p = in.getMinP(),
+          .changes = std::move(changes)};
 }
 
 void write_rows(wire::PlannedRows::Builder out, const planned_rows& rows) {
   out.setSequence(rows.sequence.value);
   out.setFirstPosition(rows.first_position);
   out.setPromptLength(rows.prompt_length);
+  out.setStored(rows.stored);
   write_list(out.initTokenIds(list_size(rows.token_ids.size())), rows.token_ids);
   auto tables = out.initBlockTables(list_size(rows.block_tables.size()));
   for (unsigned i = 0; i < tables.size(); ++i) {
@@ -85,11 +136,13 @@ planned_rows read_rows(wire::PlannedRows::Reader in) {
   planned_rows rows{.sequence = {in.getSequence()},
                     .first_position = in.getFirstPosition(),
                     .prompt_length = in.getPromptLength(),
+                    .stored = in.getStored(),
                     .token_ids = read_list(in.getTokenIds()),
                     .block_tables = {},
                     .sample = {}};
   if (rows.first_position < 0) refuse_field("first_position");
   if (rows.prompt_length < 0) refuse_field("prompt_length");
+  if (rows.stored < 0) refuse_field("stored");
   if (rows.token_ids.empty()) refuse_field("token_ids");
   for (const auto table : in.getBlockTables()) rows.block_tables.push_back(read_list(table));
   const auto sample = in.getSample();
@@ -115,7 +168,8 @@ step_result read_result(wire::StepResult::Reader in) {
                        .token_id = token.getTokenId(),
                        .logprob = token.getLogprob(),
                        .top = {},
-                       .finite = token.getFinite()};
+                       .finite = token.getFinite(),
+                       .allowed = token.getAllowed()};
     for (const auto top : token.getTop()) {
       read.top.push_back({.token_id = top.getTokenId(), .logprob = top.getLogprob()});
     }
@@ -129,6 +183,10 @@ size_t estimate_bytes(const step_plan& plan) {
   for (const planned_rows& rows : plan.sequences) {
     bytes += 256 + 4 * (rows.token_ids.size() + rows.draft_token_ids.size());
     for (const auto& table : rows.block_tables) bytes += 32 + 4 * table.size();
+    if (!rows.sample || !rows.sample->changes) continue;
+    const logit_changes& changes = *rows.sample->changes;
+    bytes += 128 + 8 * (changes.bias.size() + changes.counts.size()) +
+             4 * (changes.forbidden.size() + changes.allowed.size());
   }
   return bytes;
 }
@@ -158,6 +216,7 @@ wire_bytes encode(const step_result& result) {
       to.setTokenId(token.token_id);
       to.setLogprob(token.logprob);
       to.setFinite(token.finite);
+      to.setAllowed(token.allowed);
       auto top = to.initTop(list_size(token.top.size()));
       for (unsigned k = 0; k < top.size(); ++k) {
         top[k].setTokenId(token.top[k].token_id);

@@ -13,9 +13,9 @@ namespace {
 void append_usage_object(std::string& out, token_usage usage) {
   fmt::format_to(std::back_inserter(out),
                  R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},)"
-                 R"("prompt_tokens_details":{{"cached_tokens":0}}}})",
+                 R"("prompt_tokens_details":{{"cached_tokens":{}}}}})",
                  usage.prompt_tokens, usage.completion_tokens,
-                 usage.prompt_tokens + usage.completion_tokens);
+                 usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens);
 }
 
 void append_finish(std::string& out, std::optional<schemas::finish_reason> finish) {

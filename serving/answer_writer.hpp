@@ -31,6 +31,7 @@ struct answer_identity {
 struct token_usage {
   std::int64_t prompt_tokens = 0;
   std::int64_t completion_tokens = 0;
+  std::int64_t cached_tokens = 0;  // of the prompts, that were not computed
 };
 
 // What is new of one choice, or all of it in a whole answer.

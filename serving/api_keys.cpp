@@ -94,18 +94,19 @@ base::result<api_keys> api_keys::parse(std::string_view text, std::string_view f
   return made;
 }
 
-bool api_keys::admits(std::string_view authorization) const {
-  if (hashes_.empty()) return true;
-  if (!begins_with_bearer(authorization)) return false;
+std::optional<std::string> api_keys::tenant_of(std::string_view authorization) const {
+  if (hashes_.empty()) return std::string();
+  if (!begins_with_bearer(authorization)) return std::nullopt;
   const std::string_view key = trimmed(authorization.substr(7));
-  if (key.size() > key_bytes_max) return false;
+  if (key.size() > key_bytes_max) return std::nullopt;
   const base::digest hash = base::sha256_of(key);
   bool found = false;
   for (const base::digest& known : hashes_) {
     const bool same = base::equal_in_constant_time(hash, known);
     found = found || same;
   }
-  return found;
+  if (!found) return std::nullopt;
+  return base::to_hex(hash);
 }
 
 }  // namespace troupe::serving

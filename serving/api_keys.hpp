@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,7 +39,12 @@ class api_keys {
 
   // Whether the value of an Authorization field ("Bearer KEY") holds one of the keys.
   // Cost: one SHA-256 and a pass over all keys, the same for every key of one length.
-  [[nodiscard]] bool admits(std::string_view authorization) const;
+  [[nodiscard]] bool admits(std::string_view authorization) const {
+    return tenant_of(authorization).has_value();
+  }
+  // Names the key without telling it, the same in every life of the server: whose cached prompts
+  // are whose. Empty where there are no keys; none where the key is not known.
+  [[nodiscard]] std::optional<std::string> tenant_of(std::string_view authorization) const;
 
  private:
   std::vector<base::digest> hashes_;

@@ -3,17 +3,21 @@
 namespace troupe::serving {
 
 base::result<choice_text> choice_text::make(const text::tokenizer* tokenizer,
-                                            bool skip_special_tokens,
-                                            std::vector<std::string> stop) {
-  if (tokenizer == nullptr) return choice_text(std::nullopt, std::move(stop));
+                                            bool skip_special_tokens, std::vector<std::string> stop,
+                                            std::int64_t min_tokens) {
+  if (tokenizer == nullptr) return choice_text(std::nullopt, std::move(stop), min_tokens);
   TROUPE_TRY(stream,
              text::detokenizer::make(*tokenizer, {.skip_special_tokens = skip_special_tokens}));
-  return choice_text(std::move(stream), std::move(stop));
+  return choice_text(std::move(stream), std::move(stop), min_tokens);
 }
 
 base::result<std::string> choice_text::push(std::int32_t token_id) {
   if (!stream_) return std::string();
   TROUPE_TRY(piece, stream_->push(token_id));
+  if (unsearched_ > 0) {
+    --unsearched_;
+    return piece;
+  }
   return stops_.push(piece);
 }
 

@@ -16,11 +16,13 @@ namespace troupe::serving {
 
 class choice_text {
  public:
-  // `tokenizer` nullptr: the text stays empty.
+  // `tokenizer` nullptr: the text stays empty. What the first `min_tokens` tokens say is not
+  // searched for stop strings.
   // Errors: unimplemented (the tokenizer's decoder cannot stream).
   [[nodiscard]] static base::result<choice_text> make(const text::tokenizer* tokenizer,
                                                       bool skip_special_tokens,
-                                                      std::vector<std::string> stop);
+                                                      std::vector<std::string> stop,
+                                                      std::int64_t min_tokens = 0);
 
   // Text that is certain now. Errors: internal.
   [[nodiscard]] base::result<std::string> push(std::int32_t token_id);
@@ -30,11 +32,13 @@ class choice_text {
   [[nodiscard]] bool stopped() const noexcept { return stops_.stopped(); }
 
  private:
-  choice_text(std::optional<text::detokenizer> stream, std::vector<std::string> stop)
-      : stream_(std::move(stream)), stops_(std::move(stop)) {}
+  choice_text(std::optional<text::detokenizer> stream, std::vector<std::string> stop,
+              std::int64_t min_tokens)
+      : stream_(std::move(stream)), stops_(std::move(stop)), unsearched_(min_tokens) {}
 
   std::optional<text::detokenizer> stream_;
   text::stop_matcher stops_;
+  std::int64_t unsearched_;  // tokens still to come whose text is not searched
 };
 
 }  // namespace troupe::serving

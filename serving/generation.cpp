@@ -32,8 +32,9 @@ base::result<void> generation::make_choices() {
   const sampling_request& sampling = request_.sampling;
   for (std::uint32_t prompt = 0; prompt < prompts_.size(); ++prompt) {
     for (std::uint32_t i = 0; i < sampling.choices; ++i) {
-      TROUPE_TRY(text,
-                 choice_text::make(parts_.tokenizer, sampling.skip_special_tokens, sampling.stop));
+      const auto& logits = sampling.params.logits;
+      TROUPE_TRY(text, choice_text::make(parts_.tokenizer, sampling.skip_special_tokens,
+                                         sampling.stop, logits ? logits->min_tokens : 0));
       choices_.push_back({.index = prompt * sampling.choices + i,
                           .prompt = prompt,
                           .text = std::move(text),
@@ -51,7 +52,7 @@ base::result<void> generation::make_choices() {
 void generation::submit(std::uint64_t seed) {
   if (auto made = make_choices(); !made) return fail(made.error());
   request_metrics& metrics = parts_.metrics;
-  metrics.params_n.observe(request_.sampling.choices);
+  metrics.params_n.observe(request_.sampling.returned);
   for (std::uint32_t prompt = 0; prompt < prompts_.size(); ++prompt) {
     actors::completion_request wanted;
     wanted.prompt_ids = request_.prompts[prompt];
@@ -59,6 +60,7 @@ void generation::submit(std::uint64_t seed) {
     wanted.params.seed = seed;
     wanted.params.max_tokens = request_.max_tokens[prompt];
     wanted.choices = request_.sampling.choices;
+    wanted.scope = {.tenant = request_.tenant, .salt = request_.sampling.cache_salt};
     metrics.params_max_tokens.observe(static_cast<double>(wanted.params.max_tokens));
     auto id = parts_.gang.submit(std::move(wanted), parts_.mailbox.sink(key_, prompt));
     if (!id) return fail(id.error());
@@ -87,6 +89,8 @@ void generation::on_token(const actors::choice_token& token, std::uint32_t promp
     return fail(internal("the model's output was not a number; see the server's log"));
   }
   count_token(of, at);
+  of.logprob += static_cast<double>(token.token.logprob);
+  if (token.cached_tokens && token.choice == 0) cached_tokens_ += *token.cached_tokens;
   if (keeps_tokens()) of.tokens.push_back(token.token);
   auto text = advance(of, token);
   if (!text) return fail(text.error());
@@ -181,7 +185,7 @@ void generation::complete() {
     return;
   }
   std::vector<choice_part> parts;
-  for (const choice& of : choices_) {
+  for (const choice& of : best_choices()) {
     parts.push_back({.index = of.index,
                      .text = of.whole,
                      .tokens = of.tokens,
@@ -192,6 +196,27 @@ void generation::complete() {
   ++parts_.metrics.answers[{route_, 200}];
   response_->send(200, {{"content-type", "application/json"}, {"x-request-id", id_}},
                   writer_.whole(parts, usage()));
+}
+
+// Of each prompt the n whose tokens were most likely on average, best first, numbered anew.
+std::span<const generation::choice> generation::best_choices() {
+  const sampling_request& sampling = request_.sampling;
+  if (sampling.returned == sampling.choices) return choices_;
+  const auto better = [](const choice& a, const choice& b) {
+    return a.logprob * static_cast<double>(b.token_count) >
+           b.logprob * static_cast<double>(a.token_count);
+  };
+  std::vector<choice> best;
+  for (std::size_t prompt = 0; prompt < prompts_.size(); ++prompt) {
+    const auto begin = choices_.begin() + static_cast<std::ptrdiff_t>(prompt * sampling.choices);
+    std::stable_sort(begin, begin + sampling.choices, better);
+    for (std::uint32_t i = 0; i < sampling.returned; ++i) {
+      best.push_back(std::move(begin[i]));
+      best.back().index = static_cast<std::uint32_t>(prompt) * sampling.returned + i;
+    }
+  }
+  best_ = std::move(best);
+  return best_;
 }
 
 void generation::fail(const api_error& error) {
@@ -261,6 +286,7 @@ token_usage generation::usage() const {
     sum.prompt_tokens += static_cast<std::int64_t>(prompt.size());
   }
   for (const choice& of : choices_) sum.completion_tokens += of.token_count;
+  sum.cached_tokens = cached_tokens_;
   return sum;
 }
 

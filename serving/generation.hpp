@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,7 @@ class generation {
     std::vector<schemas::sampled_token> tokens;  // not sent yet; kept for logprobs and token ids
     std::size_t text_offset = 0;
     std::int64_t token_count = 0;
+    double logprob = 0.0;  // of all its tokens
     std::chrono::steady_clock::time_point first;
     std::chrono::steady_clock::time_point last;
     std::optional<schemas::finish_reason> finish;
@@ -89,6 +91,7 @@ class generation {
   void begin_stream();
   void send_part(choice& of, std::string_view text);
   void complete();
+  [[nodiscard]] std::span<const choice> best_choices();
   void fail(const api_error& error);
   void cancel_open();
   void count_unfinished(finish_kind kind);
@@ -106,7 +109,9 @@ class generation {
   std::string_view route_;
   std::vector<part_of_prompt> prompts_;
   std::vector<choice> choices_;
+  std::vector<choice> best_;
   std::size_t unfinished_ = 0;
+  std::int64_t cached_tokens_ = 0;  // of all prompts
   std::string unsent_;
   bool begun_ = false;
   bool done_ = false;

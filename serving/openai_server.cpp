@@ -181,6 +181,8 @@ void openai_server::impl::admit(std::uint64_t key, api_result<prepared_request> 
                                       : options_.seams.draw_seed();
   if (!seed) return send_error(from, seed.error());
   const endpoint at = prepared->at;
+  prepared->tenant =
+      options_.keys.tenant_of(from.request.header("authorization")).value_or(std::string());
   auto work = std::make_unique<generation>(
       generation_parts{options_.gang, options_.tokenizer, *mailbox_, tokens_, counted_},
       generation_start{.key = key,

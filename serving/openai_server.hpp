@@ -50,6 +50,10 @@ struct serving_limits {
   std::size_t stop_strings_max = 16;     // OpenAI: 4
   std::size_t stop_string_bytes_max = 1024;
   std::size_t stop_token_ids_max = 128;
+  std::size_t logit_bias_max = 1024;  // as the engine's
+  std::size_t bad_words_max = 512;    // each counts twice there
+  std::size_t bad_word_tokens_max = 64;
+  std::size_t cache_salt_bytes_max = 256;
   std::int32_t logprobs_max = 20;  // the engine's own bound, OpenAI's top_logprobs
   // Requests that wait for one of the two text threads, and their bodies together.
   std::size_t text_queue_max = 256;
@@ -67,6 +71,7 @@ struct served_model {
   std::int32_t vocab_size = 0;
   std::int64_t block_size = 16;
   std::string kv_cache_dtype = "auto";
+  bool prefix_caching = true;
   // Used where a request has none (generation_config.json).
   float temperature = 1.0F;
   float top_p = 1.0F;

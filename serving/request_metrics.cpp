@@ -52,11 +52,12 @@ void write_scheduler(metrics_text& out, const metrics_context& context) {
                           ? 1.0 - number(gang.kv_blocks_free) / number(gang.kv_blocks_total)
                           : 0.0;
   out.gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", used);
-  // No prefix is cached yet, so none is asked for.
   out.counter("vllm:prefix_cache_queries_total",
-              "Prefix cache queries, in terms of number of queried tokens.", 0);
+              "Prefix cache queries, in terms of number of queried tokens.",
+              number(gang.prefix_tokens_queried));
   out.counter("vllm:prefix_cache_hits_total",
-              "Prefix cache hits, in terms of number of cached tokens.", 0);
+              "Prefix cache hits, in terms of number of cached tokens.",
+              number(gang.prefix_tokens_hit));
   out.counter("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.",
               number(gang.preemptions));
   out.counter("vllm:prompt_tokens_total", "Number of prefill tokens processed.",
@@ -98,12 +99,13 @@ void write_requests(metrics_text& out, const request_metrics& counted) {
 
 void write_information(metrics_text& out, const metrics_context& context) {
   out.family("vllm:cache_config_info", "gauge", "Information of the LLMEngine CacheConfig");
-  out.bare_sample("vllm:cache_config_info",
-                  fmt::format(R"(block_size="{}",cache_dtype={},enable_prefix_caching="False",)"
-                              R"(engine="0",num_gpu_blocks="{}")",
-                              context.model.block_size, label_value(context.model.kv_cache_dtype),
-                              context.gang.kv_blocks_total),
-                  1);
+  out.bare_sample(
+      "vllm:cache_config_info",
+      fmt::format(R"(block_size="{}",cache_dtype={},enable_prefix_caching="{}",)"
+                  R"(engine="0",num_gpu_blocks="{}")",
+                  context.model.block_size, label_value(context.model.kv_cache_dtype),
+                  context.model.prefix_caching ? "True" : "False", context.gang.kv_blocks_total),
+      1);
   // The value is the time of the sample: routers take the newest of several series.
   out.family("vllm:lora_requests_info", "gauge", "Running stats on lora requests.");
   out.bare_sample("vllm:lora_requests_info",

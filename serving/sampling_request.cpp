@@ -84,6 +84,8 @@ api_result<void> read_drawing(const field_reader& fields, const served_model& mo
   TROUPE_TRY(top_k, fields.integer("top_k", {-1, std::numeric_limits<std::int32_t>::max()}));
   out.params.top_k =
       top_k ? static_cast<std::int32_t>(std::max<std::int64_t>(*top_k, 0)) : model.top_k;
+  TROUPE_TRY(min_p, fields.number("min_p", {0.0, 1.0}));
+  out.params.min_p = static_cast<float>(min_p.value_or(0.0));
   TROUPE_TRY(seed, fields.integer("seed", any_integer));
   if (seed) out.seed = static_cast<std::uint64_t>(*seed);  // a negative seed is one of 2^64 too
   return {};
@@ -128,12 +130,36 @@ api_result<void> read_logprobs(const field_reader& fields, endpoint at,
   return {};
 }
 
-api_result<void> read_output(const field_reader& fields, const serving_limits& limits,
+// More choices are computed than are given: those whose tokens were most likely.
+api_result<void> read_best_of(const field_reader& fields, endpoint at, const serving_limits& limits,
+                              sampling_request& out) {
+  out.choices = out.returned;
+  if (at == endpoint::chat) return {};
+  TROUPE_TRY(best_of, fields.integer("best_of", {1, limits.choices_max}));
+  if (!best_of) return {};
+  if (*best_of < std::int64_t{out.returned}) {
+    return refuse("best_of", fmt::format("is {}, less than n, {}", *best_of, out.returned));
+  }
+  if (out.stream && *best_of > std::int64_t{out.returned}) {
+    return refuse("best_of", "cannot be streamed: which choices are best is known at the end");
+  }
+  out.choices = static_cast<std::uint32_t>(*best_of);
+  return {};
+}
+
+api_result<void> read_output(const field_reader& fields, endpoint at, const serving_limits& limits,
                              sampling_request& out) {
   TROUPE_TRY(choices, fields.integer("n", {1, limits.choices_max}));
-  out.choices = static_cast<std::uint32_t>(choices.value_or(1));
+  out.returned = static_cast<std::uint32_t>(choices.value_or(1));
   TROUPE_TRY(stream, fields.boolean("stream", false));
   out.stream = stream;
+  TROUPE_TRY_VOID(read_best_of(fields, at, limits, out));
+  TROUPE_TRY(salt, fields.string("cache_salt"));
+  if (salt && (salt->empty() || salt->size() > limits.cache_salt_bytes_max)) {
+    return refuse("cache_salt", fmt::format("{} bytes long, allowed are 1 to {}", salt->size(),
+                                            limits.cache_salt_bytes_max));
+  }
+  out.cache_salt = salt.value_or("");
   TROUPE_TRY(skip_special, fields.boolean("skip_special_tokens", true));
   out.skip_special_tokens = skip_special;
   TROUPE_TRY(token_ids, fields.boolean("return_token_ids", false));
@@ -163,7 +189,7 @@ api_result<sampling_request> read_sampling(const json& body, endpoint at, const 
   TROUPE_TRY_VOID(read_drawing(fields, model, out));
   TROUPE_TRY_VOID(read_length(fields, at, model, limits, out));
   TROUPE_TRY_VOID(read_logprobs(fields, at, limits, out));
-  TROUPE_TRY_VOID(read_output(fields, limits, out));
+  TROUPE_TRY_VOID(read_output(fields, at, limits, out));
   TROUPE_TRY_VOID(refuse_unsupported(body, at));
   return out;
 }

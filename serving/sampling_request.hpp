@@ -19,13 +19,15 @@ struct sampling_request {
   std::optional<std::uint64_t> seed;
   std::optional<std::int64_t> max_tokens;
   std::string max_tokens_param = "max_tokens";  // the name the request used
-  std::uint32_t choices = 1;
+  std::uint32_t choices = 1;                    // computed: n, or best_of
+  std::uint32_t returned = 1;                   // n: the best of them
   std::vector<std::string> stop;
   bool stream = false;
   bool include_usage = false;
   bool continuous_usage = false;  // usage in every chunk
   bool skip_special_tokens = true;
   bool return_token_ids = false;
+  std::string cache_salt;  // only requests with the same share cached beginnings
 
   [[nodiscard]] bool logprobs() const noexcept { return params.logprobs >= 0; }
 };

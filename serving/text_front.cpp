@@ -8,6 +8,7 @@
 
 #include "serving/chat_messages.hpp"
 #include "serving/json_text.hpp"
+#include "serving/logit_request.hpp"
 
 namespace troupe::serving {
 namespace {
@@ -147,6 +148,11 @@ api_result<void> text_front::fit_length(prepared_request& request) const {
     const std::int64_t fallback =
         request.at == endpoint::chat ? room : std::min(completion_max_tokens, room);
     request.max_tokens.push_back(request.sampling.max_tokens.value_or(fallback));
+    const auto& logits = request.sampling.params.logits;
+    if (logits && logits->min_tokens > request.max_tokens.back()) {
+      return refuse("min_tokens", fmt::format("is {}, more than max_tokens, {}", logits->min_tokens,
+                                              request.max_tokens.back()));
+    }
   }
   const std::int64_t total = static_cast<std::int64_t>(request.prompts.size()) *
                              static_cast<std::int64_t>(request.sampling.choices);
@@ -165,6 +171,8 @@ api_result<prepared_request> text_front::prepare(endpoint at, std::string_view b
   out.at = at;
   TROUPE_TRY(sampling, read_sampling(root, at, model_, limits_));
   out.sampling = std::move(sampling);
+  TROUPE_TRY(logits, read_logit_params(root, model_, limits_, tokenizer_));
+  out.sampling.params.logits = std::move(logits);
   if (tokenizer_ == nullptr) {
     if (!out.sampling.stop.empty()) {
       return refuse("stop", "this model has no tokenizer; use stop_token_ids",

@@ -21,6 +21,7 @@ struct prepared_request {
   sampling_request sampling;
   std::vector<std::vector<std::int32_t>> prompts;  // one, or several of /v1/completions
   std::vector<std::int64_t> max_tokens;            // of each prompt
+  std::string tenant;                              // whose key it came with
 };
 
 [[nodiscard]] api_error no_such_model(const std::string& name, const served_model& model);

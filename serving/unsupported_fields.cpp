@@ -25,11 +25,8 @@ constexpr std::string_view no = "[false]";
 constexpr std::string_view yes = "[true]";
 
 // OpenAI's first, then vLLM's.
-constexpr std::array<unsupported_field, 52> fields = {{
-    {"presence_penalty", where::both, zero},
-    {"frequency_penalty", where::both, zero},
-    {"logit_bias", where::both, "[{}]"},
-    {"best_of", where::both, one},
+constexpr std::array<unsupported_field, 44> fields = {{
+    {"best_of", where::chat, one},
     {"echo", where::both, no},
     {"suffix", where::completion, R"([""])"},
     {"tools", where::chat, "[[]]"},
@@ -42,9 +39,6 @@ constexpr std::array<unsupported_field, 52> fields = {{
     {"store", where::chat, no},
     {"verbosity", where::chat, R"(["medium"])"},
     {"web_search_options", where::chat, nothing},
-    {"repetition_penalty", where::both, one},
-    {"min_p", where::both, zero},
-    {"min_tokens", where::both, zero},
     {"length_penalty", where::both, one},
     {"use_beam_search", where::both, no},
     {"include_stop_str_in_output", where::both, no},
@@ -53,8 +47,6 @@ constexpr std::array<unsupported_field, 52> fields = {{
     {"truncation_side", where::both, nothing},
     {"prompt_logprobs", where::both, nothing},
     {"logprob_token_ids", where::both, nothing},
-    {"allowed_token_ids", where::both, nothing},
-    {"bad_words", where::both, "[[]]"},
     {"logits_processors", where::both, "[[]]"},
     {"return_tokens_as_token_ids", where::both, no},
     {"structured_outputs", where::both, nothing},

@@ -72,6 +72,8 @@ class leader::impl {
     status.prefill_tokens_computed = figures_->prefill_tokens;
     status.generation_tokens = figures_->generation_tokens;
     status.preemptions = figures_->preemptions;
+    status.prefix_tokens_queried = figures_->prefix_tokens_queried;
+    status.prefix_tokens_hit = figures_->prefix_tokens_hit;
     status.cancelled = figures_->cancelled;
     status.stale_dropped = figures_->stale_dropped;
     status.running = figures_->running;

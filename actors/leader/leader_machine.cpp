@@ -72,6 +72,7 @@ void leader_machine::on(leader_event::submitted& event) {
     schemas::sequence_log log;
     log.params = opened.params;
     log.prompt_ids = request.prompt_ids;
+    log.scope = event.request.scope;
     starts_.push_back({{event.id, choice}, std::move(log)});
     ++in_engine_;
   }
@@ -148,8 +149,10 @@ void leader_machine::accept(leader_event::stepped_token& token,
     return;
   }
   choice.emitted_ids.push_back(token.token.token_id);
-  emitted[token.key.request].push_back(
-      {.choice = token.key.choice, .token = std::move(token.token), .finished = token.finished});
+  emitted[token.key.request].push_back({.choice = token.key.choice,
+                                        .token = std::move(token.token),
+                                        .finished = token.finished,
+                                        .cached_tokens = token.cached_tokens});
   if (token.finished) close_choice(request, token.key, false);
 }
 
@@ -233,6 +236,7 @@ void leader_machine::start_canary() {
   log.params.max_tokens = 1;
   log.params.ignore_eos = true;
   log.prompt_ids.push_back(options_.canary_token_id);
+  log.scope.none = true;  // nobody's traffic: it is not in the cache's counts
   starts_.push_back({{canary_request, 0}, std::move(log)});
 }
 

@@ -76,6 +76,7 @@ struct stepped_token {
   schemas::sampled_token token;
   std::optional<schemas::finish_reason> finished;
   std::optional<base::error> failed;
+  std::optional<std::int64_t> cached_tokens = {};
 };
 struct stepped {
   std::vector<stepped_token> tokens;

@@ -49,7 +49,8 @@ void leader_shell::run_step() {
     stepped.tokens.push_back({.key = key,
                               .token = std::move(event.token),
                               .finished = event.finished,
-                              .failed = std::move(event.failed)});
+                              .failed = std::move(event.failed),
+                              .cached_tokens = event.cached_tokens});
   }
   apply(std::move(stepped), now);
 }
@@ -119,6 +120,8 @@ void leader_shell::run(leader_effect::release& effect) {
     steps_before_ += current_->engine->steps();
     prefill_before_ += current_->engine->prefill_tokens();
     preemptions_before_ += current_->engine->preemptions();
+    prefixes_before_.queried += current_->engine->prefixes().queried;
+    prefixes_before_.hit += current_->engine->prefixes().hit;
     current_.reset();
   }
   callbacks_.released(effect.epoch);
@@ -140,6 +143,10 @@ void leader_shell::publish(time_point now) {
   figures_->steps = steps_before_ + (engine == nullptr ? 0 : engine->steps());
   figures_->prefill_tokens = prefill_before_ + (engine == nullptr ? 0 : engine->prefill_tokens());
   figures_->preemptions = preemptions_before_ + (engine == nullptr ? 0 : engine->preemptions());
+  const engine::prefix_counts now_prefixes =
+      engine == nullptr ? engine::prefix_counts{} : engine->prefixes();
+  figures_->prefix_tokens_queried = prefixes_before_.queried + now_prefixes.queried;
+  figures_->prefix_tokens_hit = prefixes_before_.hit + now_prefixes.hit;
   figures_->running = engine == nullptr ? 0 : static_cast<std::int64_t>(engine->running());
   figures_->engine_sequences =
       engine == nullptr ? 0 : static_cast<std::int64_t>(engine->sequences());

@@ -27,6 +27,8 @@ struct leader_figures {
   std::atomic<std::uint64_t> prefill_tokens{0};
   std::atomic<std::uint64_t> generation_tokens{0};
   std::atomic<std::uint64_t> preemptions{0};
+  std::atomic<std::uint64_t> prefix_tokens_queried{0};
+  std::atomic<std::uint64_t> prefix_tokens_hit{0};
   std::atomic<std::uint64_t> cancelled{0};
   std::atomic<std::uint64_t> stale_dropped{0};
 };
@@ -90,6 +92,7 @@ class leader_shell {
   std::uint64_t steps_before_ = 0;  // of the engines of epochs gone by
   std::uint64_t prefill_before_ = 0;
   std::uint64_t preemptions_before_ = 0;
+  engine::prefix_counts prefixes_before_;
 };
 
 }  // namespace troupe::actors

@@ -130,6 +130,43 @@ TEST_P(EngineOnAModel, RemovingSequencesInBetweenLeavesTheOthersAlone) {
   EXPECT_EQ(engine.free_blocks(), 512);
 }
 
+// Hits of every length, among others, in a pool that is tight and in one that is not.
+TEST_P(EngineOnAModel, ACachedBeginningGivesTheTokensOfAComputedOne) {
+  const loaded_model model(folder_of(GetParam()));
+  for (const kernels::dtype type : {kernels::dtype::float32, kernels::dtype::bfloat16}) {
+    const auto ranks = model.start(fastest(type), {.tp_size = 2, .kv_blocks = 64});
+    const std::vector<std::int32_t> shared = prompt_of(64, model.config().vocab_size, 9);
+    std::vector<sequence_log> logs;
+    std::vector<completion> alone;
+    for (unsigned i = 0; i < 14; ++i) {
+      // Beginnings of the shared text: some whole, some with an end of their own.
+      std::vector<std::int32_t> ids(shared.begin(), shared.begin() + 64 - 8 * (i / 2 % 5));
+      const auto own = prompt_of(i % 2 == 0 ? 0 : 1 + i, model.config().vocab_size, 50 + i);
+      ids.insert(ids.end(), own.begin(), own.end());
+      logs.push_back(log_of(params_of(i, 12 + 3 * i), ids));
+      alone.push_back(golden::complete(*ranks, model.options(), {logs.back()})[0]);
+    }
+    for (const std::int64_t blocks : {9, 64}) {
+      engine_options options = model.options({.chunk = 24, .kv_blocks = blocks});
+      options.planner.prefix_cache = {
+          .enabled = true,
+          .depends_on_length = model.config().rope.type == models::rope_type::dynamic};
+      engine engine(*ranks, options);
+      for (int round = 0; round < 2; ++round) {
+        std::vector<base::sequence_id> ids;
+        for (const sequence_log& log : logs) ids.push_back(must(engine.add(log)));
+        auto together = golden::drain(engine);
+        for (std::size_t i = 0; i < logs.size(); ++i) {
+          EXPECT_EQ(together[ids[i].value].tokens, alone[i].tokens)
+              << to_string(type) << " blocks " << blocks << " round " << round << " log " << i;
+        }
+      }
+      EXPECT_GT(engine.prefixes().hit, 0U);
+      EXPECT_EQ(engine.free_blocks(), blocks);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, EngineOnAModel,
                          testing::Values("llama_group_3", "qwen2_window_mixed", "mistral_window_7",
                                          "llama_rope_dynamic"),

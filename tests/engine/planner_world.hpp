@@ -30,6 +30,10 @@ class planner_world {
   struct request {
     std::int64_t prompt_tokens = 1;
     std::int64_t max_tokens = 1;
+    // The first so many tokens of the prompt are those of this family, the rest its own.
+    std::int64_t shared_tokens = 0;
+    std::int32_t family = 0;
+    cache_scope scope = {};
   };
 
   base::sequence_id add(request wanted) {
@@ -37,8 +41,10 @@ class planner_world {
     const base::sequence_id id{next_id_++};
     sequence->id = id;
     sequence->log.params.max_tokens = wanted.max_tokens;
+    sequence->log.scope = wanted.scope;
     for (std::int64_t i = 0; i < wanted.prompt_tokens; ++i) {
-      sequence->log.prompt_ids.push_back(token_at(id, i));
+      const bool shared = i < wanted.shared_tokens;
+      sequence->log.prompt_ids.push_back(shared ? -1 - wanted.family : token_at(id, i));
     }
     logs_[id.value] = sequence->log;
     live_.push_back(id);
@@ -77,11 +83,20 @@ class planner_world {
   [[nodiscard]] std::size_t ended() const noexcept { return ended_; }
 
  private:
-  struct written {
-    std::uint64_t sequence = 0;
-    std::int64_t position = -1;
-    friend bool operator==(const written&, const written&) = default;
-  };
+  // K and V at a position are a function of all tokens up to there (and, were they told apart by
+  // the pool's user, of the scope): a number that stands for them.
+  using written = std::uint64_t;
+  written content(const sequence_log& log, std::int64_t position) const {
+    std::uint64_t hash = 14695981039346656037ULL;
+    const auto mix = [&hash](std::uint64_t value) { hash = (hash ^ value) * 1099511628211ULL; };
+    for (const char letter : log.scope.tenant + "|" + log.scope.salt) {
+      mix(static_cast<unsigned char>(letter));
+    }
+    for (std::int64_t i = 0; i <= position; ++i) {
+      mix(static_cast<std::uint64_t>(static_cast<std::uint32_t>(log.token(i))) + 1);
+    }
+    return hash;
+  }
 
   static std::int32_t token_at(base::sequence_id id, std::int64_t position) {
     return static_cast<std::int32_t>(id.value * 1000 + static_cast<std::uint64_t>(position));
@@ -129,15 +144,17 @@ class planner_world {
     const std::uint64_t id = rows.sequence.value;
     const auto count = static_cast<std::int64_t>(rows.token_ids.size());
     std::int64_t& computed = computed_[id];
-    // From where it stood, or from the start where it was preempted.
-    EXPECT_TRUE(rows.first_position == computed || rows.first_position == 0)
+    // From where it stood, or from behind its cached beginning.
+    const std::int64_t start = std::min(rows.stored, logs_[id].size() - 1);
+    EXPECT_TRUE(rows.first_position == computed || rows.first_position == start)
         << "sequence " << id << " jumps from " << computed << " to " << rows.first_position;
     EXPECT_EQ(rows.prompt_length, static_cast<std::int64_t>(logs_[id].prompt_ids.size()));
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t position = rows.first_position + i;
       EXPECT_EQ(rows.token_ids[static_cast<std::size_t>(i)], logs_[id].token(position));
       for (std::size_t group = 0; group < cache_.size(); ++group) {
-        slot(group, rows, position) = {id, position};
+        if (position < rows.stored) continue;
+        slot(group, rows, position) = content(logs_[id], position);
       }
     }
     computed = rows.first_position + count;
@@ -155,7 +172,7 @@ class planner_world {
       const std::int64_t first =
           window ? std::max<std::int64_t>(0, rows.first_position - *window + 1) : 0;
       for (std::int64_t position = first; position < rows.first_position + count; ++position) {
-        const written expected{rows.sequence.value, position};
+        const written expected = content(logs_[rows.sequence.value], position);
         ASSERT_TRUE(slot(group, rows, position) == expected)
             << "sequence " << rows.sequence.value << " position " << position << " group " << group
             << " was overwritten";

@@ -102,8 +102,8 @@ struct sampler_case {
   }
 };
 
-// The answer by definition: temperature, then top_k, then top_p over what top_k left, then the
-// highest of logit / temperature + noise. Source: transformers generation/logits_process.py.
+// The answer by definition: temperature, then min_p, then top_k, then top_p over what is left, then
+// the highest of logit / temperature + noise. Source: transformers generation/logits_process.py.
 struct oracle_answer {
   std::int32_t token_id = -1;
   std::size_t kept = 0;
@@ -122,6 +122,12 @@ inline oracle_answer oracle(const sampler_case& of) {
   const auto weight = [&](const kernels::token_candidate& token) {
     return std::exp((static_cast<double>(token.logit) - maximum) / temperature);
   };
+  const auto min_p = static_cast<double>(of.request.min_p);
+  for (const auto& token : left) {
+    const double off = std::abs(weight(token) - min_p);
+    if (min_p > 0.0 && off > 0.0 && off < 1e-9) answer.certain = false;
+  }
+  std::erase_if(left, [&](const auto& token) { return weight(token) < min_p; });
   if (of.request.top_p < 1.0F) {
     double total = 0.0;
     for (const auto& token : left) total += weight(token);

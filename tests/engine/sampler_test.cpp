@@ -28,6 +28,8 @@ sample_request request_of(std::mt19937& random) {
                  .token_index = random() % 50};
   request.top_p = top_ps[random() % 5];
   request.top_k = top_ks[random() % 6];
+  constexpr float min_ps[] = {0.0F, 0.0F, 0.01F, 0.3F, 1.0F};
+  request.min_p = min_ps[random() % 5];
   request.logprobs = static_cast<std::int32_t>(random() % 23) - 1;
   request.logprobs = std::min(request.logprobs, 20);
   return request;
@@ -35,8 +37,9 @@ sample_request request_of(std::mt19937& random) {
 
 std::string describe(const sample_request& request, std::size_t vocabulary) {
   return "temperature " + std::to_string(request.row.temperature) + " top_p " +
-         std::to_string(request.top_p) + " top_k " + std::to_string(request.top_k) + " logprobs " +
-         std::to_string(request.logprobs) + " vocabulary " + std::to_string(vocabulary);
+         std::to_string(request.top_p) + " min_p " + std::to_string(request.min_p) + " top_k " +
+         std::to_string(request.top_k) + " logprobs " + std::to_string(request.logprobs) +
+         " vocabulary " + std::to_string(vocabulary);
 }
 
 void expect_same_bits(const sampled_token& a, const sampled_token& b) {

@@ -33,12 +33,11 @@ class laid_out {
  public:
   laid_out(const step_plan& plan, std::size_t groups)
       : laid_out(plan, step_shape::of(plan, groups)) {}
-  laid_out(const step_plan& plan, const step_shape& shape,
-           std::optional<std::int32_t> padding_block = {})
+  laid_out(const step_plan& plan, const step_shape& shape, spare_blocks spare = {.first = 99})
       : rope_(rope_of_two_angles()),
         angles_(rope_),
         memory_(step_inputs::bytes(shape, angles_.half())),
-        inputs_(plan, shape, angles_, memory_, padding_block) {}
+        inputs_(plan, shape, angles_, memory_, spare) {}
 
   const step_inputs* operator->() const { return &inputs_; }
 
@@ -109,16 +108,16 @@ TEST(StepInputs, APromptTurnsByItsWholeLengthAndEachLaterTokenByItsOwn) {
   EXPECT_THAT(laid_out(plan, 1)->rope_lengths(), ElementsAre(10, 10, 11, 12));
 }
 
-TEST(StepInputs, PaddedSequencesTouchTheirOwnBlockOnly) {
+TEST(StepInputs, PaddedSequencesTouchSpareBlocksOnly) {
   step_plan plan;
   plan.sequences.push_back(rows_of(17, {8}, {{9, 4}}));
   plan.sequences[0].sample = sample_request{.row = {.temperature = 1.0F, .seed = 7}};
   const step_shape shape = step_shape::of(plan, 1).padded(3, 8);
-  const laid_out inputs(plan, shape, 99);
+  const laid_out inputs(plan, shape, {.first = 99, .pads = true});
   const models::step_batch& batch = inputs->batch();
   EXPECT_THAT(batch.token_ids, ElementsAre(8, 0, 0));
   EXPECT_THAT(inputs->positions(), ElementsAre(17, 0, 0));
-  EXPECT_THAT(batch.groups[0].slots, ElementsAre(4 * 16 + 1, 99 * 16, 99 * 16));
+  EXPECT_THAT(batch.groups[0].slots, ElementsAre(4 * 16 + 1, 99 * 16 + 1, 99 * 16 + 2));
   EXPECT_THAT(batch.groups[0].sequences[0].block_table, ElementsAre(9, 4, 99, 99, 99, 99, 99, 99));
   EXPECT_THAT(batch.groups[0].sequences[2].block_table, testing::Each(99));
   EXPECT_THAT(batch.logits_rows, ElementsAre(0, 1, 2));
@@ -127,16 +126,27 @@ TEST(StepInputs, PaddedSequencesTouchTheirOwnBlockOnly) {
   EXPECT_EQ(inputs->sampling()[1].temperature, 0.0F);
 }
 
+TEST(StepInputs, WhatIsStoredIsReadAndNotWritten) {
+  step_plan plan;
+  plan.sequences.push_back(rows_of(16, {5}, {{0, 1}}));
+  plan.sequences.push_back(rows_of(31, {6, 7}, {{3, 4, 5}}));
+  plan.sequences[1].stored = 32;
+  const laid_out inputs(plan, 1);
+  const auto& group = inputs->batch().groups[0];
+  EXPECT_THAT(group.slots, ElementsAre(1 * 16, 99 * 16 + 1, 5 * 16));
+  EXPECT_THAT(group.sequences[1].block_table, ElementsAre(3, 4, 5));
+}
+
 TEST(StepInputs, EqualShapesHaveEqualLayouts) {
   step_plan plan;
   plan.sequences.push_back(rows_of(17, {8}, {{9, 4}}));
   plan.sequences[0].sample = sample_request{};
   const step_shape shape = step_shape::of(plan, 1).padded(2, 8);
-  const laid_out one(plan, shape, 7);
+  const laid_out one(plan, shape, {.first = 7, .pads = true});
   plan.sequences.push_back(rows_of(40, {3}, {{1, 2, 3}}));
   plan.sequences[1].sample = sample_request{};
   ASSERT_EQ(step_shape::of(plan, 1).padded(2, 8), shape);
-  const laid_out two(plan, shape, 7);
+  const laid_out two(plan, shape, {.first = 7, .pads = true});
   const auto places = [](const laid_out& of) {
     const models::step_batch& batch = of->batch();
     const auto* const begin = reinterpret_cast<const std::byte*>(batch.token_ids.data());
@@ -161,6 +171,9 @@ TEST(StepInputsDeathTest, RefusesToWriteWhereThereIsNoBlock) {
   EXPECT_DEATH(laid_out(plan, 1), "table");
   plan.sequences[0].block_tables = {};
   EXPECT_DEATH(laid_out(plan, 1), "groups");
+  plan.sequences[0].block_tables = {{0, 1}};
+  plan.sequences[0].stored = 18;
+  EXPECT_DEATH(laid_out(plan, 1), "stored");
 }
 
 }  // namespace

@@ -26,7 +26,16 @@ inline step_plan full_plan() {
       .row = {.temperature = 0.75F, .seed = 0xFEDCBA9876543210U, .choice = 3, .token_index = 12},
       .top_p = 0.5F,
       .top_k = 40,
-      .logprobs = 5};
+      .logprobs = 5,
+      .min_p = 0.25F,
+      .changes = logit_changes{.bias = {{3, 1.5F}, {4, -2.0F}},
+                               .repetition_penalty = 1.25F,
+                               .frequency_penalty = 0.5F,
+                               .presence_penalty = -0.5F,
+                               .counts = {{11, 0}, {12, 3}},
+                               .forbidden = {2, 5},
+                               .allowed = {0xFFFFFFFFU, 0x80000001U}}};
+  decode.stored = 41;
   decode.adapter_id = 0;
   decode.row_group = 2;
   decode.draft_token_ids = {9, 10};
@@ -47,8 +56,11 @@ inline step_result full_result() {
   sampled_token broken;
   broken.sequence = {9};
   broken.finite = false;
+  sampled_token stuck;
+  stuck.sequence = {10};
+  stuck.allowed = false;
   step_result result;
-  result.tokens = {token, broken};
+  result.tokens = {token, broken, stuck};
   return result;
 }
 

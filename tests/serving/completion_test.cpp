@@ -140,5 +140,77 @@ TEST(Tokenize, NamesWhatIsWrong) {
   EXPECT_EQ(w.post("/tokenize", R"({"model":"big","prompt":"a"})")->status, 404);
 }
 
+TEST(Completion, BestOfGivesTheChoicesWhoseTokensWereMostLikely) {
+  world w;
+  const auto answer = w.ask("/v1/completions", R"({"prompt":"a","n":2,"best_of":4})");
+  EXPECT_EQ(w.gang.at(0).request.choices, 4U);
+  const auto token = [&](std::uint32_t choice, const char* text, float logprob, bool last) {
+    auto of = token_of(w.ids(text)[0], last ? std::optional(finish_reason::length) : std::nullopt);
+    of.choice = choice;
+    of.token.logprob = logprob;
+    w.emit(0, {of});
+  };
+  token(0, "w", -3.0F, true);
+  token(1, "x", -1.0F, false);  // on average less likely than choice 3
+  token(2, "y", -0.5F, true);
+  token(3, "z", -0.75F, true);
+  token(1, "x", -1.0F, true);
+  w.end(0);
+  const json body = answer->parsed();
+  ASSERT_EQ(body["choices"].size(), 2U);
+  EXPECT_EQ(body["choices"][0]["text"], "y");
+  EXPECT_EQ(body["choices"][0]["index"], 0);
+  EXPECT_EQ(body["choices"][1]["text"], "z");
+  EXPECT_EQ(body["choices"][1]["index"], 1);
+  EXPECT_EQ(body["usage"]["completion_tokens"], 5) << "all that were computed";
+}
+
+TEST(Completion, UsageTellsHowMuchOfThePromptsWasCached) {
+  world w;
+  const auto answer = w.ask("/v1/completions", R"({"prompt":["a","b"],"n":2})", 2);
+  for (const std::size_t prompt : {0U, 1U}) {
+    for (const std::uint32_t choice : {0U, 1U}) {
+      auto token = token_of(w.ids("x")[0], finish_reason::length);
+      token.choice = choice;
+      // The second choice finds what the first has computed: that is nobody's saving.
+      token.cached_tokens = choice == 0 ? 16 : 32;
+      w.emit(prompt, {token});
+    }
+    w.end(prompt);
+  }
+  EXPECT_EQ(answer->parsed()["usage"]["prompt_tokens_details"]["cached_tokens"], 32);
+}
+
+TEST(Completion, ParametersThatChangeLogitsReachTheGang) {
+  world w;
+  w.ask("/v1/completions",
+        R"({"prompt":"a","presence_penalty":0.5,"frequency_penalty":-1,"repetition_penalty":1.5,)"
+        R"("logit_bias":{"7":-3},"allowed_token_ids":[1,7],"bad_words":["x"],"min_tokens":2,)"
+        R"("min_p":0.25,"cache_salt":"mine"})");
+  const actors::completion_request request = w.gang.at(0).request;
+  EXPECT_EQ(request.params.min_p, 0.25F);
+  EXPECT_EQ(request.scope.salt, "mine");
+  ASSERT_TRUE(request.params.logits);
+  const schemas::logit_params& logits = *request.params.logits;
+  EXPECT_EQ(logits.presence_penalty, 0.5F);
+  EXPECT_EQ(logits.frequency_penalty, -1.0F);
+  EXPECT_EQ(logits.repetition_penalty, 1.5F);
+  EXPECT_EQ(logits.logit_bias, (std::vector<schemas::token_bias>{{7, -3.0F}}));
+  EXPECT_EQ(logits.allowed_token_ids, (std::vector<std::int32_t>{1, 7}));
+  EXPECT_EQ(logits.min_tokens, 2);
+  EXPECT_EQ(logits.bad_words, (std::vector<std::vector<std::int32_t>>{w.ids("x"), w.ids(" x")}));
+  w.ask("/v1/completions", R"({"prompt":"a","presence_penalty":0,"logit_bias":{}})");
+  EXPECT_FALSE(w.gang.at(1).request.params.logits) << "nothing is changed";
+}
+
+TEST(Completion, NoStopStringIsLookedForBeforeMinTokens) {
+  world w;
+  const auto answer = w.ask("/v1/completions", R"({"prompt":"a","stop":"x","min_tokens":2})");
+  for (const char* const text : {"x", "y", "x"}) w.emit(0, w.ids(text)[0]);
+  w.end(0);
+  EXPECT_EQ(answer->parsed()["choices"][0]["text"], "xy");
+  EXPECT_EQ(answer->parsed()["choices"][0]["finish_reason"], "stop");
+}
+
 }  // namespace
 }  // namespace troupe::serving::test

@@ -171,7 +171,7 @@ class Tests:
         wrong = [({"temperature": 3}, "temperature"), ({"n": 0}, "n"),
                  ({"messages": []}, "messages"), ({"max_tokens": 10**9}, "max_tokens"),
                  ({"top_logprobs": 2}, "top_logprobs"),
-                 ({"presence_penalty": 1}, "presence_penalty"),
+                 ({"presence_penalty": 3}, "presence_penalty"),
                  ({"messages": [{"role": "user"}]}, "messages[0].content")]
         for fields, parameter in wrong:
             try:

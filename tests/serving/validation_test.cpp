@@ -114,6 +114,42 @@ const std::vector<field_case>& common_cases() {
   return cases;
 }
 
+// What changes logits, and what is shared in the cache.
+const std::vector<field_case>& logit_cases() {
+  static const std::vector<field_case> cases = {
+      {R"("presence_penalty":-2,"frequency_penalty":2)", ""},
+      {R"("presence_penalty":2.1)", "presence_penalty"},
+      {R"("frequency_penalty":"1")", "frequency_penalty"},
+      {R"("repetition_penalty":1.1)", ""},
+      {R"("repetition_penalty":0)", "repetition_penalty"},
+      {R"("repetition_penalty":1000)", "repetition_penalty"},
+      {R"("min_p":0.1)", ""},
+      {R"("min_p":1.1)", "min_p"},
+      {R"("min_p":-1)", "min_p"},
+      {R"("max_tokens":9,"min_tokens":9)", ""},
+      {R"("max_tokens":9,"min_tokens":10)", "min_tokens"},
+      {R"("min_tokens":-1)", "min_tokens"},
+      {R"("logit_bias":{"5":1,"799":-100})", ""},
+      {R"("logit_bias":{"800":1})", "logit_bias"},
+      {R"("logit_bias":{"x":1})", "logit_bias"},
+      {R"("logit_bias":{"5":1,"05":2})", "logit_bias"},
+      {R"("logit_bias":{"5":101})", "logit_bias.5"},
+      {R"("logit_bias":{"5":"1"})", "logit_bias.5"},
+      {R"("logit_bias":[1])", "logit_bias"},
+      {R"("allowed_token_ids":[0,799])", ""},
+      {R"("allowed_token_ids":[])", "allowed_token_ids"},
+      {R"("allowed_token_ids":[0,800])", "allowed_token_ids[1]"},
+      {R"("bad_words":["no"])", ""},
+      {R"("bad_words":["no",""])", "bad_words[1]"},
+      {R"("bad_words":["no",5])", "bad_words[1]"},
+      {R"("bad_words":"no")", "bad_words"},
+      {R"("cache_salt":"mine")", ""},
+      {R"("cache_salt":"")", "cache_salt"},
+      {R"("cache_salt":5)", "cache_salt"},
+  };
+  return cases;
+}
+
 // What OpenAI or vLLM know and this server cannot do.
 const std::vector<field_case>& unsupported_cases() {
   static const std::vector<field_case> cases = {
@@ -122,13 +158,6 @@ const std::vector<field_case>& unsupported_cases() {
       {R"("logit_bias":{},"response_format":{"type":"text"},"best_of":1,"echo":false)", ""},
       {R"("min_tokens":0,"length_penalty":1,"use_beam_search":false,"prompt_logprobs":null)", ""},
       // Asked for.
-      {R"("presence_penalty":0.5)", "presence_penalty"},
-      {R"("frequency_penalty":-1)", "frequency_penalty"},
-      {R"("repetition_penalty":1.1)", "repetition_penalty"},
-      {R"("min_p":0.1)", "min_p"},
-      {R"("min_tokens":3)", "min_tokens"},
-      {R"("logit_bias":{"5":1})", "logit_bias"},
-      {R"("best_of":2)", "best_of"},
       {R"("echo":true)", "echo"},
       {R"("response_format":{"type":"json_object"})", "response_format"},
       {R"("guided_json":{})", "guided_json"},
@@ -143,7 +172,7 @@ const std::vector<field_case>& unsupported_cases() {
 
 TEST(Validation, ChecksWhatBothApisShare) {
   world w;
-  for (const auto* const cases : {&common_cases(), &unsupported_cases()}) {
+  for (const auto* const cases : {&common_cases(), &logit_cases(), &unsupported_cases()}) {
     for (const field_case& of : *cases) {
       expect_case(w, "/v1/chat/completions", chat_body(of.fields), of);
       expect_case(w, "/v1/completions", text_body(of.fields), of);
@@ -162,6 +191,7 @@ TEST(Validation, ChecksChatParameters) {
       {R"("logprobs":true,"top_logprobs":21)", "top_logprobs"},
       {R"("logprobs":true,"top_logprobs":-1)", "top_logprobs"},
       {R"("top_logprobs":2)", "top_logprobs"},
+      {R"("best_of":2)", "best_of"},
       {R"("tools":[])", ""},
       {R"("tools":[{"type":"function","function":{"name":"f"}}])", "tools"},
       {R"("tool_choice":"required")", "tool_choice"},
@@ -186,6 +216,11 @@ TEST(Validation, ChecksTextParameters) {
       {R"("logprobs":20)", ""},
       {R"("logprobs":21)", "logprobs"},
       {R"("logprobs":true)", "logprobs"},
+      {R"("best_of":2)", ""},
+      {R"("n":3,"best_of":2)", "best_of"},
+      {R"("best_of":129)", "best_of"},
+      {R"("best_of":2,"stream":true)", "best_of"},
+      {R"("n":2,"best_of":2,"stream":true)", ""},
       {R"("suffix":"")", ""},
       {R"("suffix":"x")", "suffix"},
       {R"("add_special_tokens":false)", ""},

@@ -1,7 +1,8 @@
 """The Qwen3 forward pass for training: the sums of transformers' class with less around them.
 
-Master weights are float32; each step works on bfloat16 copies. The residual stream stays float32,
-as in the engine. export.py writes the weights under Hugging Face's names.
+Master weights are float32; each step works on copies in `dtype`: bfloat16 where the machine has
+products of it, else float32. The residual stream stays float32, as in the engine. export.py writes
+the weights under Hugging Face's names.
 """
 
 import torch
@@ -27,8 +28,9 @@ def norm(x, weight):
 
 
 class layer(torch.nn.Module):
-    def __init__(self, hidden, intermediate, layers):
+    def __init__(self, hidden, intermediate, layers, dtype):
         super().__init__()
+        self.dtype = dtype
         out = (2 * layers) ** -0.5  # what a layer adds is small at first
         q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
         self.input_norm = torch.nn.Parameter(torch.ones(hidden))
@@ -42,27 +44,28 @@ class layer(torch.nn.Module):
 
     def forward(self, x, cos, sin, mask):
         rows, positions, _ = x.shape
-        h = norm(x, self.input_norm).bfloat16()
-        qkv = F.linear(h, self.qkv.bfloat16()).view(rows, positions, -1, HEAD_DIM)
+        h = norm(x, self.input_norm).to(self.dtype)
+        qkv = F.linear(h, self.qkv.to(self.dtype)).view(rows, positions, -1, HEAD_DIM)
         q, k, v = qkv.split([HEADS, KV_HEADS, KV_HEADS], dim=2)
-        q = rotated(norm(q, self.q_norm.bfloat16()).transpose(1, 2), cos, sin)
-        k = rotated(norm(k, self.k_norm.bfloat16()).transpose(1, 2), cos, sin)
+        q = rotated(norm(q, self.q_norm.to(self.dtype)).transpose(1, 2), cos, sin)
+        k = rotated(norm(k, self.k_norm.to(self.dtype)).transpose(1, 2), cos, sin)
         k, v = (t.repeat_interleave(HEADS // KV_HEADS, dim=1) for t in (k, v.transpose(1, 2)))
         # Written out: the backward of the fused kernel takes half of a step at these lengths.
         scores = q @ (k * HEAD_DIM ** -0.5).transpose(2, 3) + mask
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(rows, positions, -1)
-        x = x + F.linear(mixed, self.o.bfloat16())
-        h = norm(x, self.mlp_norm).bfloat16()
-        gate, up = F.linear(h, self.gate_up.bfloat16()).chunk(2, dim=-1)
-        return x + F.linear(F.silu(gate) * up, self.down.bfloat16())
+        x = x + F.linear(mixed, self.o.to(self.dtype))
+        h = norm(x, self.mlp_norm).to(self.dtype)
+        gate, up = F.linear(h, self.gate_up.to(self.dtype)).chunk(2, dim=-1)
+        return x + F.linear(F.silu(gate) * up, self.down.to(self.dtype))
 
 
 class lean_model(torch.nn.Module):
-    def __init__(self, vocab_size, hidden, intermediate, layers):
+    def __init__(self, vocab_size, hidden, intermediate, layers, dtype):
         super().__init__()
+        self.dtype = dtype
         self.embedding = random_matrix(vocab_size, hidden)
         self.layers = torch.nn.ModuleList(
-            layer(hidden, intermediate, layers) for _ in range(layers))
+            layer(hidden, intermediate, layers, dtype) for _ in range(layers))
         self.final_norm = torch.nn.Parameter(torch.ones(hidden))
         self.intermediate = intermediate
 
@@ -72,8 +75,8 @@ class lean_model(torch.nn.Module):
         at = torch.arange(ids.shape[1], dtype=torch.float32, device=ids.device)
         halves = torch.arange(0, HEAD_DIM, 2, dtype=torch.float32, device=ids.device)
         angle = at[:, None] * (ROPE_THETA ** (-halves / HEAD_DIM))[None, :]
-        cos, sin = angle.cos().bfloat16(), angle.sin().bfloat16()
-        mask = torch.full((len(at), len(at)), -1e9, device=ids.device).triu(1).bfloat16()
+        cos, sin = angle.cos().to(self.dtype), angle.sin().to(self.dtype)
+        mask = torch.full((len(at), len(at)), -1e9, device=ids.device).triu(1).to(self.dtype)
         x = F.embedding(ids, self.embedding)
         middle = x
         for i, one in enumerate(self.layers):
@@ -83,7 +86,7 @@ class lean_model(torch.nn.Module):
         return norm(x, self.final_norm), middle
 
     def logits(self, hidden):
-        return F.linear(hidden.bfloat16(), self.embedding.bfloat16()).float()
+        return F.linear(hidden.to(self.dtype), self.embedding.to(self.dtype)).float()
 
     def hugging_face_tensors(self):
         """Name -> tensor, as Qwen3ForCausalLM names them."""

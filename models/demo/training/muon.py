@@ -13,10 +13,10 @@ POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # pushes singular values of (0, 1] towar
 MOMENTUM, WEIGHT_DECAY = 0.95, 0.05
 
 
-def orthogonal(matrix):
+def orthogonal(matrix, dtype):
     """The nearest matrix with singular values of about one, by Newton and Schulz's iteration."""
     a, b, c = POLYNOMIAL
-    x = matrix.bfloat16()
+    x = matrix.to(dtype)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / (x.norm() + 1e-7)
@@ -27,9 +27,10 @@ def orthogonal(matrix):
 
 
 class muon:
-    def __init__(self, matrices, peak):
+    def __init__(self, matrices, peak, dtype):
         self.matrices = matrices
         self.peak = peak
+        self.dtype = dtype
         self.momenta = [torch.zeros_like(matrix) for matrix in matrices]
 
     @torch.no_grad()
@@ -38,6 +39,6 @@ class muon:
         rate = self.peak * share
         for matrix, momentum in zip(self.matrices, self.momenta):
             momentum.lerp_(matrix.grad, 1 - MOMENTUM)
-            change = orthogonal(matrix.grad.lerp(momentum, MOMENTUM))
+            change = orthogonal(matrix.grad.lerp(momentum, MOMENTUM), self.dtype)
             matrix.mul_(1 - rate * WEIGHT_DECAY)
             matrix.add_(change, alpha=-rate * max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5)

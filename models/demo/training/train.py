@@ -147,7 +147,7 @@ def train(arguments, model, asks_for, made, stream, report):
         [{"params": [p for p in others if p.dim() >= 2], "weight_decay": 0.05},
          {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0}],
         lr=arguments.peak, betas=(0.9, 0.98), fused=True)
-    of_matrices = muon(inner, arguments.matrix_peak)
+    of_matrices = muon(inner, arguments.matrix_peak, model.dtype)
     begin, seen, means = time.monotonic(), 0, None
     for step in range(arguments.steps):
         share = step / arguments.steps
@@ -179,6 +179,14 @@ def curve_report(rows):
     return report
 
 
+def product_dtype(arguments):
+    """bfloat16 where the machine multiplies it: elsewhere PyTorch widens it, which takes longer."""
+    if arguments.product_dtype != "auto":
+        return getattr(torch, arguments.product_dtype)
+    fast = arguments.device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
@@ -192,6 +200,8 @@ def main():
     parser.add_argument("--intermediate-size", type=int, default=768)
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--product-dtype", default="auto",
+                        choices=["auto", "bfloat16", "float32"])
     parser.add_argument("--device", default="cpu", help="of PyTorch: cpu, cuda")
     parser.add_argument("--checkpoint", type=Path, default=None)
     arguments = parser.parse_args()
@@ -203,9 +213,10 @@ def main():
     made = corpus(HERE / "facts", random.Random(arguments.seed + 1), held_out_questions())
     stream = batches(made, encoder(tokenizer, random.Random(arguments.seed + 2)),
                      arguments.tokens_a_batch, random.Random(arguments.seed + 3))
+    dtype = product_dtype(arguments)
     model = lean_model(tokenizer.get_vocab_size(), 256, arguments.intermediate_size,
-                       arguments.layers).to(arguments.device)
-    print(f"{sum(p.numel() for p in model.parameters())} parameters, "
+                       arguments.layers, dtype).to(arguments.device)
+    print(f"products in {dtype}, {sum(p.numel() for p in model.parameters())} parameters, "
           f"{tokenizer.get_vocab_size()} tokens in the vocabulary", flush=True)
     asks_for = torch.nn.Linear(256, len(made.facts)).to(arguments.device)
     rows = []
