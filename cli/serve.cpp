@@ -12,6 +12,7 @@
 #include "cli/build_id.hpp"
 #include "cli/commands.hpp"
 #include "cli/gang_launch.hpp"
+#include "cli/grammar_constraint.hpp"
 #include "cli/rank_process.hpp"
 #include "cli/serving_driver.hpp"
 #include "cli/yaml_config.hpp"
@@ -156,15 +157,22 @@ base::result<std::unique_ptr<Part>> open_if_there(const models::model_folder& fo
 struct text_parts {
   std::unique_ptr<text::tokenizer> tokenizer;
   std::unique_ptr<text::chat_template> chat;
+  std::unique_ptr<text::grammar_library> grammars;
 };
 
-base::result<text_parts> open_text(const models::model_folder& folder) {
+base::result<text_parts> open_text(const opened_model& opened) {
   text_parts parts;
+  const models::model_folder& folder = opened.folder;
   TROUPE_TRY(tokenizer, open_if_there<text::tokenizer>(folder));
   parts.tokenizer = std::move(tokenizer);
   if (!parts.tokenizer) return parts;
   TROUPE_TRY(chat, open_if_there<text::chat_template>(folder));
   parts.chat = std::move(chat);
+  // A model without an end token answers, but in no form.
+  auto grammars = text::grammar_library::make(
+      *parts.tokenizer,
+      {.eos_token_ids = opened.config.eos_token_ids, .vocab_size = opened.config.vocab_size});
+  if (grammars) parts.grammars = *std::move(grammars);
   return parts;
 }
 
@@ -176,18 +184,20 @@ class leader_process {
       : flags_(flags), parts_(parts), log_(log) {}
 
   base::result<void> start(rank_inheritance& inherited) {
-    TROUPE_TRY(text, open_text(parts_.opened.folder));
+    TROUPE_TRY(text, open_text(parts_.opened));
     text_ = std::move(text);
     TROUPE_TRY(setup, set_up_rank(parts_, inherited));
     serving::served_model model = describe_model(flags_, parts_.opened, setup.limits);
-    driver_ = std::make_unique<serving_driver>(serving_driver_options{
-        .leader = {.engine = engine_options_of(flags_.model, parts_.opened, setup.limits)},
-        .shape = setup.process.host.shape,
-        .data_plane = setup.topology.data_plane,
-        .profile = parts_.opened.profile,
-        .model = model.names.front(),
-        .shares = setup.shares,
-        .on_drain = [this] { api_->drain(); }});
+    engine::engine_options engine = engine_options_of(flags_.model, parts_.opened, setup.limits);
+    engine.make_constraint = constraints_of(text_.grammars.get());
+    driver_ = std::make_unique<serving_driver>(
+        serving_driver_options{.leader = {.engine = std::move(engine)},
+                               .shape = setup.process.host.shape,
+                               .data_plane = setup.topology.data_plane,
+                               .profile = parts_.opened.profile,
+                               .model = model.names.front(),
+                               .shares = setup.shares,
+                               .on_drain = [this] { api_->drain(); }});
     TROUPE_TRY_VOID(make_api(std::move(model)));
     TROUPE_TRY(process, actors::gang_process::start(std::move(setup.process), log_, driver_.get()));
     process_ = std::move(process);
@@ -212,6 +222,7 @@ class leader_process {
     serving::openai_server_options options{.gang = driver_->service(),
                                            .tokenizer = text_.tokenizer.get(),
                                            .chat = text_.chat.get(),
+                                           .grammars = text_.grammars.get(),
                                            .model = std::move(model),
                                            .keys = std::move(keys),
                                            .open_metrics = flags_.open_metrics,

@@ -36,6 +36,7 @@ base::result<base::sequence_id> engine::add(sequence_log log) {
   auto sequence = std::make_unique<live_sequence>();
   sequence->id = base::sequence_id{next_id_++};
   sequence->log = std::move(log);
+  TROUPE_TRY_VOID(constrain(*sequence));
   const base::sequence_id id = sequence->id;
   planner_.add(std::move(sequence));
   return id;
@@ -53,26 +54,55 @@ engine_event engine::accept(sampled_token token) {
   TROUPE_CHECK(sequence != nullptr);
   engine_event event{.token = std::move(token), .finished = std::nullopt, .failed = std::nullopt};
   if (sequence->log.emitted_ids.empty()) event.cached_tokens = sequence->cached_tokens;
-  if (!event.token.finite) {
-    event.failed = base::error{base::error_code::internal,
-                               "the model's logits are not finite numbers; its weights or the "
-                               "machine may be damaged",
-                               "engine"};
+  const auto fail = [&](base::error error) {
+    event.failed = std::move(error);
     planner_.remove(event.token.sequence);
-    return event;
+    return std::move(event);
+  };
+  if (!event.token.finite) {
+    return fail({base::error_code::internal,
+                 "the model's logits are not finite numbers; its weights or the "
+                 "machine may be damaged",
+                 "engine"});
   }
   if (!event.token.allowed) {
-    event.failed =
-        base::error{base::error_code::invalid_argument,
-                    "the request's parameters forbid every token of the vocabulary", "engine"};
-    planner_.remove(event.token.sequence);
-    return event;
+    return fail({base::error_code::invalid_argument,
+                 "the request's parameters forbid every token of the vocabulary", "engine"});
   }
   sequence->log.emitted_ids.push_back(event.token.token_id);
   if (sequence->changes) sequence->changes->accept(event.token.token_id);
   event.finished = finished(sequence->log, options_.eos_token_ids, options_.max_model_len);
+  if (!event.finished && sequence->constraint) {
+    // An end token ends what follows a grammar, whatever else the request ignores.
+    const auto& ends = options_.eos_token_ids;
+    if (std::find(ends.begin(), ends.end(), event.token.token_id) != ends.end()) {
+      event.finished = finish_reason::stop;
+    } else if (auto advanced = advance_constraint(*sequence, event.token.token_id); !advanced) {
+      return fail(std::move(advanced).error());
+    }
+  }
   if (event.finished) planner_.remove(event.token.sequence);
   return event;
+}
+
+base::result<void> engine::constrain(live_sequence& sequence) const {
+  if (!sequence.log.params.grammar) return {};
+  if (!options_.make_constraint) {
+    return base::fail(base::error_code::unimplemented, "engine",
+                      "this model has no tokenizer, so no answer can follow a grammar");
+  }
+  TROUPE_TRY(constraint, options_.make_constraint(*sequence.log.params.grammar));
+  for (const std::int32_t id : sequence.log.emitted_ids) {
+    TROUPE_TRY_VOID(constraint->accept(id));
+  }
+  sequence.constraint = std::move(constraint);
+  sequence.mask.resize(static_cast<std::size_t>((options_.vocab_size + 31) / 32));
+  return sequence.constraint->mask(sequence.mask);
+}
+
+base::result<void> engine::advance_constraint(live_sequence& sequence, std::int32_t token_id) {
+  TROUPE_TRY_VOID(sequence.constraint->accept(token_id));
+  return sequence.constraint->mask(sequence.mask);
 }
 
 base::result<std::vector<engine_event>> engine::step() {

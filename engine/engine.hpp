@@ -24,9 +24,10 @@ namespace troupe::engine {
 struct engine_options {
   planner_options planner;
   std::vector<std::int32_t> eos_token_ids = {};
-  std::int64_t max_model_len = 0;       // positions of one sequence
-  std::int64_t vocab_size = 0;          // prompt ids are checked against it
-  std::int64_t max_queued_seqs = 1024;  // sequences admitted and not ended; more are refused
+  std::int64_t max_model_len = 0;         // positions of one sequence
+  std::int64_t vocab_size = 0;            // prompt ids are checked against it
+  std::int64_t max_queued_seqs = 1024;    // sequences admitted and not ended; more are refused
+  constraint_maker make_constraint = {};  // none: a request with a grammar is refused
 
   [[nodiscard]] admission_limits limits() const {
     return {.max_model_len = max_model_len,
@@ -51,7 +52,7 @@ class engine {
   // Lifetime: the executor outlives the engine.
   engine(executor& ranks, engine_options options);
 
-  // Errors: those of check_admission, resource_exhausted (queue full).
+  // Errors: those of check_admission, of the grammar, resource_exhausted (queue full).
   [[nodiscard]] base::result<base::sequence_id> add(sequence_log log);
 
   // Ends a sequence between steps. False: it is not there (any more).
@@ -77,6 +78,10 @@ class engine {
 
  private:
   [[nodiscard]] engine_event accept(sampled_token token);
+  [[nodiscard]] base::result<void> constrain(live_sequence& sequence) const;
+  // By a token that the log has taken.
+  [[nodiscard]] static base::result<void> advance_constraint(live_sequence& sequence,
+                                                             std::int32_t token_id);
 
   executor& ranks_;
   engine_options options_;

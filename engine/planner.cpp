@@ -10,6 +10,21 @@ namespace {
 
 constexpr std::int32_t no_block = -1;
 
+// What the request and its grammar change: of two sets of allowed tokens, what is in both.
+std::optional<logit_changes> changes_of(const live_sequence& sequence) {
+  std::optional<logit_changes> changes;
+  if (sequence.changes) changes = sequence.changes->next(sequence.log);
+  if (!sequence.constraint) return changes;
+  if (!changes) changes.emplace();
+  if (changes->allowed.empty()) {
+    changes->allowed = sequence.mask;
+    return changes;
+  }
+  changes->allowed.resize(sequence.mask.size());
+  for (std::size_t i = 0; i < sequence.mask.size(); ++i) changes->allowed[i] &= sequence.mask[i];
+  return changes;
+}
+
 }  // namespace
 
 planner::planner(planner_options options) : options_(std::move(options)) {
@@ -222,7 +237,7 @@ planned_rows planner::plan_rows(live_sequence& sequence, std::int64_t tokens) {
                                  .top_k = params.top_k,
                                  .logprobs = params.logprobs,
                                  .min_p = params.min_p};
-    if (sequence.changes) rows.sample->changes = sequence.changes->next(sequence.log);
+    rows.sample->changes = changes_of(sequence);
   }
   return rows;
 }

@@ -26,6 +26,7 @@
 #include "engine/prefix_chain.hpp"
 #include "engine/sequence_log.hpp"
 #include "engine/step_plan.hpp"
+#include "engine/token_constraint.hpp"
 #include "models/model.hpp"
 
 namespace troupe::engine {
@@ -50,7 +51,9 @@ struct live_sequence {
   bool started = false;               // has computed something since it has blocks
   std::optional<prefix_chain> chain;  // none: nothing of it is shared
   std::uint32_t tenant = 0;
-  std::optional<logit_change_source> changes;  // none: the model's own logits
+  std::unique_ptr<token_constraint> constraint;  // null: any text
+  std::vector<std::uint32_t> mask;               // of the constraint, for the next token
+  std::optional<logit_change_source> changes;    // none: the model's own logits
   // Of its first plan: tokens of the prompt that were found in the cache.
   std::optional<std::int64_t> cached_tokens;
 };

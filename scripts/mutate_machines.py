@@ -5,6 +5,7 @@ import concurrent.futures
 import os
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,9 @@ SUPPORT = ["base/check.cpp", "base/error.cpp"]
 # Of tests/actors only what needs no actor framework.
 ACTOR_TESTS = re.compile(r"(worker_link|worker_place|gang_members|gang_epoch|join_check|"
                          r"machine_random|leader_machine|leader_random)_test\.cpp$")
+# A change may make a machine run or grow without end.
 LIMIT_S = 60
+MEMORY_BYTES = 2 << 30
 
 # Asserts, which no test may trip: not a transition.
 NOT_MUTATED = re.compile(r"check_invariants|::check\(")
@@ -248,11 +251,16 @@ def build(mutators, jobs):
             for name in ("machines", "sim")]
 
 
+def bound_memory():
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
 def passes(command, number):
     environment = {**os.environ, "TROUPE_MUTANT": str(number)}
     try:
-        return subprocess.run(command, env=environment, capture_output=True,
-                              timeout=LIMIT_S).returncode == 0
+        return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, timeout=LIMIT_S,
+                              preexec_fn=bound_memory).returncode == 0
     except subprocess.TimeoutExpired:
         return False
 
@@ -285,16 +293,18 @@ def main():
 
     if not all(survives((one, -1)) for one in mutators):
         sys.exit("mutate-machines: the tests are red with nothing removed")
+    alive = unexplained = 0
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        alive = [job for job, lives in zip(chosen, pool.map(survives, chosen)) if lives]
-    unexplained = 0
-    for one, number in alive:
-        kind, line, text = one.mutants[number]
-        reason = EXPLAINED.get((one.path, kind, text))
-        unexplained += reason is None
-        print(f"{one.path}:{line}: {kind}: {text}: {reason or 'SURVIVES'}")
-    print(f"mutate-machines: {len(chosen)} changes, {len(chosen) - len(alive)} turn tests red, "
-          f"{len(alive) - unexplained} are explained, {unexplained} survive")
+        for (one, number), lives in zip(chosen, pool.map(survives, chosen)):
+            if not lives:
+                continue
+            kind, line, text = one.mutants[number]
+            reason = EXPLAINED.get((one.path, kind, text))
+            alive += 1
+            unexplained += reason is None
+            print(f"{one.path}:{line}: {kind}: {text}: {reason or 'SURVIVES'}", flush=True)
+    print(f"mutate-machines: {len(chosen)} changes, {len(chosen) - alive} turn tests red, "
+          f"{alive - unexplained} are explained, {unexplained} survive")
     return 1 if unexplained else 0
 
 

@@ -79,8 +79,9 @@ std::pair<std::string, std::string> openai_server::error_body(int status, std::s
 
 openai_server::impl::impl(openai_server_options options, std::uint64_t secret)
     : options_(std::move(options)),
-      front_(std::make_shared<text_front>(options_.tokenizer, options_.chat, options_.model,
-                                          options_.limits, options_.seams.wall_clock)),
+      front_(std::make_shared<text_front>(options_.tokenizer, options_.chat, options_.grammars,
+                                          options_.model, options_.limits,
+                                          options_.seams.wall_clock)),
       tokens_(options_.tokenizer),
       counted_(options_.model.max_model_len),
       page_policy_(serving::page_policy()),

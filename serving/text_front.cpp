@@ -165,6 +165,20 @@ api_result<void> text_front::fit_length(prepared_request& request) const {
   return {};
 }
 
+// Compiled here, where a slow one keeps only this text thread, and kept for the engine.
+api_result<void> text_front::check_grammar(const structured_output& asked) const {
+  if (!asked.grammar) return {};
+  if (grammars_ == nullptr) {
+    return refuse(
+        asked.param,
+        "this model has no tokenizer with an end token, so no answer can follow a grammar",
+        "unsupported_parameter");
+  }
+  const auto usable = grammars_->check(*asked.grammar);
+  if (!usable) return refuse(asked.param, usable.error().message, "invalid_grammar");
+  return {};
+}
+
 api_result<prepared_request> text_front::prepare(endpoint at, std::string_view body) const {
   TROUPE_TRY(root, read_body(body));
   prepared_request out;
@@ -173,6 +187,9 @@ api_result<prepared_request> text_front::prepare(endpoint at, std::string_view b
   out.sampling = std::move(sampling);
   TROUPE_TRY(logits, read_logit_params(root, model_, limits_, tokenizer_));
   out.sampling.params.logits = std::move(logits);
+  TROUPE_TRY(structured, read_structured_output(root));
+  TROUPE_TRY_VOID(check_grammar(structured));
+  out.sampling.params.grammar = std::move(structured.grammar);
   if (tokenizer_ == nullptr) {
     if (!out.sampling.stop.empty()) {
       return refuse("stop", "this model has no tokenizer; use stop_token_ids",

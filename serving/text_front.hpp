@@ -12,6 +12,7 @@
 
 #include "serving/openai_server.hpp"
 #include "serving/sampling_request.hpp"
+#include "serving/structured_output.hpp"
 
 namespace troupe::serving {
 
@@ -28,10 +29,12 @@ struct prepared_request {
 
 class text_front {
  public:
-  text_front(const text::tokenizer* tokenizer, const text::chat_template* chat, served_model model,
-             const serving_limits& limits, std::function<std::chrono::seconds()> wall_clock)
+  text_front(const text::tokenizer* tokenizer, const text::chat_template* chat,
+             text::grammar_library* grammars, served_model model, const serving_limits& limits,
+             std::function<std::chrono::seconds()> wall_clock)
       : tokenizer_(tokenizer),
         chat_(chat),
+        grammars_(grammars),
         model_(std::move(model)),
         limits_(limits),
         wall_clock_(std::move(wall_clock)) {}
@@ -54,10 +57,12 @@ class text_front {
   [[nodiscard]] api_result<token_ids> read_prompt(const json& value, const std::string& param,
                                                   bool add_special_tokens) const;
   [[nodiscard]] api_result<std::vector<token_ids>> read_prompts(const json& body) const;
+  [[nodiscard]] api_result<void> check_grammar(const structured_output& asked) const;
   [[nodiscard]] api_result<void> fit_length(prepared_request& request) const;
 
   const text::tokenizer* tokenizer_;
   const text::chat_template* chat_;
+  text::grammar_library* grammars_;
   served_model model_;
   serving_limits limits_;
   std::function<std::chrono::seconds()> wall_clock_;

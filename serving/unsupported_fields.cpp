@@ -25,7 +25,7 @@ constexpr std::string_view no = "[false]";
 constexpr std::string_view yes = "[true]";
 
 // OpenAI's first, then vLLM's.
-constexpr std::array<unsupported_field, 44> fields = {{
+constexpr std::array<unsupported_field, 38> fields = {{
     {"best_of", where::chat, one},
     {"echo", where::both, no},
     {"suffix", where::completion, R"([""])"},
@@ -33,7 +33,6 @@ constexpr std::array<unsupported_field, 44> fields = {{
     {"tool_choice", where::chat, R"(["none","auto"])"},
     {"functions", where::chat, "[[]]"},
     {"function_call", where::chat, R"(["none","auto"])"},
-    {"response_format", where::both, R"([{"type":"text"}])"},
     {"modalities", where::chat, R"([["text"]])"},
     {"audio", where::chat, nothing},
     {"store", where::chat, no},
@@ -49,11 +48,6 @@ constexpr std::array<unsupported_field, 44> fields = {{
     {"logprob_token_ids", where::both, nothing},
     {"logits_processors", where::both, "[[]]"},
     {"return_tokens_as_token_ids", where::both, no},
-    {"structured_outputs", where::both, nothing},
-    {"guided_json", where::both, nothing},
-    {"guided_regex", where::both, nothing},
-    {"guided_choice", where::both, nothing},
-    {"guided_grammar", where::both, nothing},
     {"guided_decoding_backend", where::both, nothing},
     {"guided_whitespace_pattern", where::both, nothing},
     {"structural_tag", where::both, nothing},

@@ -74,6 +74,7 @@ class tokenizer {
 
  private:
   friend class detokenizer;
+  friend class grammar_library;
   struct closer {
     void operator()(troupe_text_tokenizer* handle) const noexcept;
   };

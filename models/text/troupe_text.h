@@ -1,7 +1,7 @@
-/* C interface of the troupe_text crate: tokenizer, streaming decoder, chat template.
+/* C interface of the troupe_text crate: tokenizer, streaming decoder, chat template, grammars.
  *
  * For the C++ wrappers in this folder only; others include tokenizer.hpp, detokenizer.hpp,
- * chat_template.hpp. Every function that can fail returns 0 or a base::error_code, and writes one
+ * chat_template.hpp, grammar.hpp. Every function that can fail returns 0 or a base::error_code, and writes one
  * line to *error, to be freed like any buffer. No function throws or panics. */
 #ifndef TROUPE_TEXT_H
 #define TROUPE_TEXT_H
@@ -17,6 +17,8 @@ extern "C" {
 typedef struct troupe_text_tokenizer troupe_text_tokenizer;
 typedef struct troupe_text_detokenizer troupe_text_detokenizer;
 typedef struct troupe_text_template troupe_text_template;
+typedef struct troupe_text_grammars troupe_text_grammars;
+typedef struct troupe_text_grammar troupe_text_grammar;
 
 /* Borrowed bytes, for the call; data NULL: absent. */
 typedef struct {
@@ -102,6 +104,23 @@ void troupe_text_template_free(troupe_text_template* chat_template);
 int32_t troupe_text_template_render(const troupe_text_template* chat_template,
                                     const troupe_text_request* request, troupe_text_buffer* out,
                                     troupe_text_buffer* error);
+
+/* What all grammars of a model share; may be used by several threads at once. */
+int32_t troupe_text_grammars_new(const troupe_text_tokenizer* tokenizer, const int32_t* eos,
+                                 size_t eos_count, int32_t vocab_size, troupe_text_grammars** out,
+                                 troupe_text_buffer* error);
+void troupe_text_grammars_free(troupe_text_grammars* grammars);
+/* kind: as schemas::output_grammar::kind. The grammar stands at the start of a text. */
+int32_t troupe_text_grammar_compile(const troupe_text_grammars* grammars, int32_t kind,
+                                    troupe_text_view text, troupe_text_grammar** out,
+                                    troupe_text_buffer* error);
+int32_t troupe_text_grammar_copy(const troupe_text_grammar* grammar, troupe_text_grammar** out,
+                                 troupe_text_buffer* error);
+void troupe_text_grammar_free(troupe_text_grammar* grammar);
+int32_t troupe_text_grammar_mask(troupe_text_grammar* grammar, uint32_t* words, size_t count,
+                                 troupe_text_buffer* error);
+int32_t troupe_text_grammar_accept(troupe_text_grammar* grammar, int32_t id,
+                                   troupe_text_buffer* error);
 
 #ifdef __cplusplus
 }

@@ -63,15 +63,17 @@ class DeviceGroups : public ::testing::Test {
                                                         const std::scoped_lock lock(mutex_);
                                                         log_.push_back(line);
                                                       }});
-    if (!group) {
-      errors_[rank] = group.error().code;
-      // As the executors do after a failed step.
-      if (errors_[rank] == base::error_code::aborted) world_[rank].tp->abort();
-      return;
-    }
+    base::result<void> used = group ? use(**group, rank) : tl::unexpected(group.error());
+    if (used) return;
+    errors_[rank] = used.error().code;
+    // As the executors do after a failed step.
+    if (errors_[rank] == base::error_code::aborted) world_[rank].tp->abort();
+  }
+
+  base::result<void> use(transport::collective& group, std::size_t rank) {
     sums_[rank] = static_cast<float>(1U << rank);
-    EXPECT_TRUE((*group)->all_reduce_sum(epoch, std::span(&sums_[rank], 1)).has_value());
-    EXPECT_TRUE((*group)->barrier(epoch).has_value());  // also: the device is done
+    TROUPE_TRY_VOID(group.all_reduce_sum(epoch, std::span(&sums_[rank], 1)));
+    return group.barrier(epoch);  // also: the device is done
   }
 };
 

@@ -52,6 +52,54 @@ TEST(ServedGang, GivesTheTokensOfGenerateOverThreads) {
   EXPECT_EQ(alone.out, stream.text() + "\n");
 }
 
+// The grammar's masks go with the plan: each rank of the last stage draws the same.
+TEST(ServedGang, AnswersInTheFormThatIsAskedForWhateverTheLayout) {
+  json body = completion_body(200);
+  body["temperature"] = 1.0;
+  body["seed"] = 7;
+  body["guided_json"] = json::parse(R"({"type":"object","additionalProperties":false,
+      "properties":{"kind":{"enum":["tensor","pipeline"]},"ranks":{"enum":[1,2,4,8]},
+                    "more":{"type":"array","maxItems":3,"items":{"type":"boolean"}}},
+      "required":["kind","ranks","more"]})");
+  std::vector<std::string> answers;
+  for (const char* const ranks : {"1", "4"}) {
+    served_gang gang({"--tensor-parallel-size", ranks});
+    ASSERT_TRUE(gang.ready_within()) << gang.log();
+    open_stream stream(gang.url(), body);
+    stream.join();
+    ASSERT_TRUE(stream.done()) << stream.error();
+    answers.push_back(stream.text());
+  }
+  EXPECT_EQ(answers[0], answers[1]);
+  const json answer = json::parse(answers[0], nullptr, false);
+  ASSERT_TRUE(answer.is_object()) << answers[0];
+  EXPECT_TRUE(answer["kind"] == "tensor" || answer["kind"] == "pipeline") << answer;
+  EXPECT_TRUE(answer["more"].is_array() && answer["more"].size() <= 3) << answer;
+}
+
+TEST(ServedGang, ComputesARepeatedPromptOnlyOnce) {
+  served_gang gang({"--tensor-parallel-size", "2"});
+  ASSERT_TRUE(gang.ready_within()) << gang.log();
+  json body = completion_body(10);
+  std::vector<std::int32_t> prompt(200);
+  for (std::size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<std::int32_t>(300 + i);
+  body["prompt"] = prompt;
+  std::vector<std::string> answers;
+  const auto ask = [&] {
+    open_stream stream(gang.url(), body);
+    stream.join();
+    EXPECT_TRUE(stream.done()) << stream.error();
+    answers.push_back(stream.text());
+  };
+  ask();
+  const double computed = gang.metric("troupe_prefill_tokens_computed_total");
+  ask();
+  EXPECT_LT(gang.metric("troupe_prefill_tokens_computed_total") - computed, 16.0);
+  EXPECT_EQ(gang.metric("vllm:prefix_cache_hits_total"), 192.0);
+  EXPECT_EQ(gang.metric("vllm:prefix_cache_queries_total"), 400.0);
+  EXPECT_EQ(answers[0], answers[1]);
+}
+
 TEST(ServedGang, RefusesToBeReachedFromElsewhereWithoutKeys) {
   const auto refused = cli::test::run({"serve", "demo", "--host", "0.0.0.0", "--port", "0"});
   EXPECT_EQ(refused.code, 2);

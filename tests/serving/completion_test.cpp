@@ -203,6 +203,24 @@ TEST(Completion, ParametersThatChangeLogitsReachTheGang) {
   EXPECT_FALSE(w.gang.at(1).request.params.logits) << "nothing is changed";
 }
 
+TEST(Completion, TheFormOfAnAnswerReachesTheGang) {
+  world w;
+  w.ask("/v1/completions", R"({"prompt":"a","guided_choice":["x","y"],"n":2})");
+  w.ask("/v1/completions", R"({"prompt":"a","response_format":{"type":"text"}})");
+  const auto grammar = w.gang.at(0).request.params.grammar;
+  ASSERT_TRUE(grammar);
+  EXPECT_EQ(grammar->of, schemas::output_grammar::kind::choice);
+  EXPECT_EQ(grammar->text, R"(["x","y"])");
+  EXPECT_FALSE(w.gang.at(1).request.params.grammar);
+}
+
+TEST(Completion, NoFormIsPromisedWithoutATokenizer) {
+  world w([](openai_server_options& options) { options.grammars = nullptr; });
+  const auto answer = w.post("/v1/completions", R"({"prompt":"a","guided_regex":"a"})");
+  EXPECT_EQ(answer->status, 400);
+  EXPECT_EQ(answer->parsed()["error"]["param"], "guided_regex");
+}
+
 TEST(Completion, NoStopStringIsLookedForBeforeMinTokens) {
   world w;
   const auto answer = w.ask("/v1/completions", R"({"prompt":"a","stop":"x","min_tokens":2})");

@@ -150,6 +150,41 @@ const std::vector<field_case>& logit_cases() {
   return cases;
 }
 
+// The form of an answer; the grammars are really compiled.
+const std::vector<field_case>& form_cases() {
+  static const std::vector<field_case> cases = {
+      {R"("response_format":{"type":"text"})", ""},
+      {R"("response_format":{"type":"json_object"})", ""},
+      {R"("response_format":{"type":"json_schema","json_schema":{"name":"a","schema":{}}})", ""},
+      {R"("response_format":{"type":"json_schema","json_schema":{"name":"a"}})",
+       "response_format.json_schema.schema"},
+      {R"("response_format":{"type":"json_schema"})", "response_format.json_schema"},
+      {R"("response_format":{"type":"json_schema","json_schema":{"schema":{"type":"x"}}})",
+       "response_format.json_schema.schema"},
+      {R"("response_format":{"type":"xml"})", "response_format.type"},
+      {R"("response_format":"json_object")", "response_format"},
+      {R"("structured_outputs":{"regex":"[a-z]+"})", ""},
+      {R"("structured_outputs":{"regex":"(a"})", "structured_outputs.regex"},
+      {R"("structured_outputs":{"regex":5})", "structured_outputs.regex"},
+      {R"("structured_outputs":{"choice":["a","b"]})", ""},
+      {R"("structured_outputs":{"choice":[]})", "structured_outputs.choice"},
+      {R"("structured_outputs":{"choice":"a"})", "structured_outputs.choice"},
+      {R"("structured_outputs":{"grammar":"start: \"a\""})", ""},
+      {R"("structured_outputs":{"grammar":"start: b"})", "structured_outputs.grammar"},
+      {R"("structured_outputs":{"json_object":true})", ""},
+      {R"("structured_outputs":{"json":{"type":"object"},"regex":"a"})",
+       "structured_outputs.regex"},
+      {R"("structured_outputs":[])", "structured_outputs"},
+      {R"("guided_json":{"type":"object"})", ""},
+      {R"("guided_json":"{\"type\":\"object\"}")", ""},
+      {R"("guided_json":7)", "guided_json"},
+      {R"("guided_regex":"a","guided_choice":["a"])", "guided_choice"},
+      {R"("response_format":{"type":"json_object"},"guided_grammar":"start: \"a\"")",
+       "guided_grammar"},
+  };
+  return cases;
+}
+
 // What OpenAI or vLLM know and this server cannot do.
 const std::vector<field_case>& unsupported_cases() {
   static const std::vector<field_case> cases = {
@@ -159,9 +194,6 @@ const std::vector<field_case>& unsupported_cases() {
       {R"("min_tokens":0,"length_penalty":1,"use_beam_search":false,"prompt_logprobs":null)", ""},
       // Asked for.
       {R"("echo":true)", "echo"},
-      {R"("response_format":{"type":"json_object"})", "response_format"},
-      {R"("guided_json":{})", "guided_json"},
-      {R"("structured_outputs":{"regex":"a"})", "structured_outputs"},
       {R"("prompt_logprobs":1)", "prompt_logprobs"},
       {R"("include_stop_str_in_output":true)", "include_stop_str_in_output"},
       // Nobody's.
@@ -172,7 +204,8 @@ const std::vector<field_case>& unsupported_cases() {
 
 TEST(Validation, ChecksWhatBothApisShare) {
   world w;
-  for (const auto* const cases : {&common_cases(), &logit_cases(), &unsupported_cases()}) {
+  for (const auto* const cases :
+       {&common_cases(), &logit_cases(), &form_cases(), &unsupported_cases()}) {
     for (const field_case& of : *cases) {
       expect_case(w, "/v1/chat/completions", chat_body(of.fields), of);
       expect_case(w, "/v1/completions", text_body(of.fields), of);

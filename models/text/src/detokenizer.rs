@@ -224,7 +224,7 @@ impl Stage {
 
 /// The byte behind a character of the byte-level alphabet: printable Latin-1 stands for itself,
 /// the other 68 bytes for U+0100 and up, in order.
-fn byte_of(c: char) -> Option<u8> {
+pub fn byte_of(c: char) -> Option<u8> {
     let code = c as u32;
     let is_own = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     if code < 0x100 {
@@ -264,7 +264,7 @@ fn take_text(pending: &mut Vec<u8>, all: bool) -> String {
     text
 }
 
-fn byte_token(piece: &str) -> Option<u8> {
+pub fn byte_token(piece: &str) -> Option<u8> {
     let digits = piece.strip_prefix("<0x")?.strip_suffix('>')?;
     if piece.len() != 6 {
         return None;

@@ -5,7 +5,9 @@
 mod detokenizer;
 mod fault;
 mod ffi;
+mod grammar;
 mod guard;
+mod spelling;
 mod template;
 mod tokenizer;
 mod tokenizer_config;
