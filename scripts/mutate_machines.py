@@ -37,6 +37,9 @@ NOT_MUTATED = re.compile(r"check_invariants|::check\(")
 
 # Why a change that no test can see is none: (file, kind, the text that it is about) -> reason.
 EXPLAINED = {
+    ("actors/gang/gang_machine.cpp", "without an operand of &&",
+     "phase_ == gang_phase::preparing"):
+        "ranks are prepared in that phase only; it says when",
 }
 
 PROLOGUE = """#include <cstdlib>

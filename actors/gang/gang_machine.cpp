@@ -23,7 +23,6 @@ gang_machine::gang_machine(gang_options options)
 }
 
 std::vector<effect> gang_machine::step(const event& event, time_point now) {
-  effects_.clear();
   if (phase_ == gang_phase::over) return {};
   TROUPE_CHECK(now >= now_);
   now_ = now;
@@ -35,7 +34,7 @@ std::vector<effect> gang_machine::step(const event& event, time_point now) {
     sleep();
   }
   check_invariants();
-  return std::move(effects_);
+  return std::exchange(effects_, {});
 }
 
 void gang_machine::on(const started&) {

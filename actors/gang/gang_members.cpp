@@ -111,7 +111,7 @@ void gang_machine::refuse(connection_id to, const schemas::join_request& asks, s
   last = reason;
   if (in_range) {
     member& who = members_[static_cast<std::size_t>(asks.rank.value)];
-    if (who.state == member_state::absent) who.detail = "refused: " + reason;
+    who.detail = "refused: " + reason;  // shown while it is absent
   }
   say(to, schemas::refusal{std::move(reason)});
 }

@@ -1,8 +1,8 @@
 /* C interface of the troupe_text crate: tokenizer, streaming decoder, chat template, grammars.
  *
  * For the C++ wrappers in this folder only; others include tokenizer.hpp, detokenizer.hpp,
- * chat_template.hpp, grammar.hpp. Every function that can fail returns 0 or a base::error_code, and writes one
- * line to *error, to be freed like any buffer. No function throws or panics. */
+ * chat_template.hpp, grammar.hpp. Every function that can fail returns 0 or a base::error_code, and
+ * writes one line to *error, to be freed like any buffer. No function throws or panics. */
 #ifndef TROUPE_TEXT_H
 #define TROUPE_TEXT_H
 

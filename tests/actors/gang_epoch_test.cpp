@@ -308,6 +308,23 @@ TEST(GangEpoch, AServingEpochHasNoEnd) {
   EXPECT_EQ(gang.machine.phase(), gang_phase::serving);
 }
 
+TEST(GangEpoch, APhaseRepeatsWhatItAskedAPauseAfterItAskedFirst) {
+  gang_driver gang;
+  gang.to_joined().wait(gang_times::resend - 1ms);
+  gang.each([&](int rank) { gang.load(rank); });
+  ASSERT_EQ(gang.machine.phase(), gang_phase::preparing);
+  EXPECT_EQ(gang.wait(gang_times::resend - 1ms).count_said<schemas::prepare>(), 0);
+  EXPECT_EQ(gang.wait(1ms).count_said<schemas::prepare>(), 3);
+}
+
+TEST(GangEpoch, ADeadlineGoesWithThePhaseThatHadIt) {
+  gang_driver gang;
+  gang.to_preparing().feed(gang::rank_lost{{1}, "killed", 0});
+  ASSERT_EQ(gang.machine.phase(), gang_phase::gathering);
+  gang.wait(2 * gang_times::formation);
+  EXPECT_THAT(gang.logs(), testing::Not(testing::Contains(HasSubstr("took too long"))));
+}
+
 // --- patience, drain ----------------------------------------------------------------------------
 
 TEST(GangPatience, GivesUpAndNamesWhoIsMissing) {
@@ -321,8 +338,20 @@ TEST(GangPatience, GivesUpAndNamesWhoIsMissing) {
               HasSubstr("the gang did not form in 600 s: rank 1 loads, rank 2 has not joined, "
                         "rank 3 has not joined, rank 4 has not joined and 1 more"));
   EXPECT_EQ(gang.machine.phase(), gang_phase::over);
+  // No epoch was there to end.
+  EXPECT_THAT(gang.logs(), testing::Not(testing::Contains(HasSubstr("ends"))));
   EXPECT_THAT(gang.feed(gang::timer{}).effects, IsEmpty());
+  EXPECT_THAT(gang.join(2).effects, IsEmpty());
   EXPECT_THAT(gang.machine.view().not_ready, HasSubstr("ended"));
+}
+
+TEST(GangPatience, EndsOnceWhenADrainComesInTheSameMoment) {
+  gang_driver gang;
+  gang.join(0);
+  gang.now += patience;
+  gang.feed(gang::drain{});
+  EXPECT_EQ(count_of<gang::give_up>(gang.effects), 1);
+  EXPECT_EQ(gang.gave_up()->exit_code, 0);
 }
 
 TEST(GangPatience, LastsWhileARankGetsOnWithLoading) {

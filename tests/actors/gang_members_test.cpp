@@ -245,6 +245,19 @@ TEST(GangMembers, ChecksSharesThatCameEarlyWhenRankZeroHasLoaded) {
   EXPECT_NE(gang.machine.phase(), gang_phase::gathering);
 }
 
+TEST(GangMembers, AShareThatIsSaidTwiceIsCheckedOnce) {
+  int checks = 0;
+  const share_check check = [&](const schemas::join_request&,
+                                const schemas::loaded&) -> std::optional<std::string> {
+    ++checks;
+    return std::nullopt;
+  };
+  gang_driver gang({.check_share = check});
+  gang.to_joined();
+  gang.load(0).load(0).load(1).load(1);
+  EXPECT_EQ(checks, 2);
+}
+
 // A share said before the rank was lost is not that of its next life.
 TEST(GangMembers, ForgetsTheShareOfALostRank) {
   int checks = 0;
@@ -366,6 +379,17 @@ TEST(GangMembers, ALostRankOutsideTheGangIsNothing) {
   gang_driver gang;
   gang.to_serving().feed(gang::rank_lost{{-1}, "", 0}).feed(gang::rank_lost{{3}, "", 0});
   EXPECT_EQ(gang.machine.phase(), gang_phase::serving);
+}
+
+// Its first bytes are progress, however far its last life had come.
+TEST(GangMembers, ARankThatLoadsAgainIsWaitedForAgain) {
+  const auto patience = gang_options{}.patience;
+  gang_driver gang;
+  gang.join(1).hear(1, schemas::loading_progress{90, 100});
+  gang.feed(gang::connection_down{gang.line(1), "reset"}).hear_on({99}, 1, description(1));
+  ASSERT_FALSE(gang.wait(patience - 1s).gave_up());
+  gang.hear_on({99}, 1, schemas::loading_progress{10, 100});
+  EXPECT_FALSE(gang.wait(patience - 1s).gave_up());
 }
 
 TEST(GangMembers, ShowsHowFarTheyHaveLoaded) {

@@ -8,7 +8,6 @@ use std::sync::{Arc, Once};
 
 use crate::detokenizer::Detokenizer;
 use crate::fault::{Code, Fault, Outcome};
-use crate::grammar::{Grammar, Grammars, Kind};
 use crate::template::{Clock, Limits, Request, Template};
 use crate::tokenizer::{Files, TextTokenizer};
 use crate::{guard, tokenizer_config};
@@ -63,7 +62,7 @@ impl View {
         Some(unsafe { std::slice::from_raw_parts(self.data, self.size) })
     }
 
-    unsafe fn required<'a>(self) -> &'a [u8] {
+    pub(crate) unsafe fn required<'a>(self) -> &'a [u8] {
         unsafe { self.bytes() }.unwrap_or(&[])
     }
 }
@@ -101,7 +100,7 @@ fn quiet_panics() {
 }
 
 /// Runs `work`; 0 or the code of its fault, whose text goes to `error`.
-unsafe fn guarded(error: *mut Buffer, work: impl FnOnce() -> Outcome<()>) -> i32 {
+pub(crate) unsafe fn guarded(error: *mut Buffer, work: impl FnOnce() -> Outcome<()>) -> i32 {
     quiet_panics();
     let outer = GUARDED.with(|flag| flag.replace(true));
     let result = catch_unwind(AssertUnwindSafe(work));
@@ -369,99 +368,4 @@ pub unsafe extern "C" fn troupe_text_template_render(
         Ok(())
     };
     unsafe { guarded(error, work) }
-}
-
-#[no_mangle]
-pub unsafe extern "C" fn troupe_text_grammars_new(
-    tokenizer: *const Arc<TextTokenizer>,
-    eos: *const i32,
-    eos_count: usize,
-    vocab_size: i32,
-    out: *mut *mut Grammars,
-    error: *mut Buffer,
-) -> i32 {
-    let work = || {
-        let ends = match eos_count {
-            0 => &[],
-            count => unsafe { std::slice::from_raw_parts(eos, count) },
-        };
-        let made = Grammars::new(unsafe { &*tokenizer }, ends, vocab_size)?;
-        unsafe { out.write(Box::into_raw(Box::new(made))) };
-        Ok(())
-    };
-    unsafe { guarded(error, work) }
-}
-
-#[no_mangle]
-pub unsafe extern "C" fn troupe_text_grammars_free(grammars: *mut Grammars) {
-    if !grammars.is_null() {
-        drop(unsafe { Box::from_raw(grammars) });
-    }
-}
-
-#[no_mangle]
-pub unsafe extern "C" fn troupe_text_grammar_compile(
-    grammars: *const Grammars,
-    kind: i32,
-    text: View,
-    out: *mut *mut Grammar,
-    error: *mut Buffer,
-) -> i32 {
-    let work = || {
-        let text = unsafe { text.required() };
-        let made = unsafe { &*grammars }.compile(Kind::of(kind)?, text)?;
-        unsafe { out.write(Box::into_raw(Box::new(made))) };
-        Ok(())
-    };
-    // A panic while a grammar is read is the grammar's fault.
-    let code = unsafe { guarded(error, work) };
-    if code == Code::Internal as i32 {
-        Code::InvalidArgument as i32
-    } else {
-        code
-    }
-}
-
-#[no_mangle]
-pub unsafe extern "C" fn troupe_text_grammar_copy(
-    grammar: *const Grammar,
-    out: *mut *mut Grammar,
-    error: *mut Buffer,
-) -> i32 {
-    let work = || {
-        let made = unsafe { &*grammar }.copy();
-        unsafe { out.write(Box::into_raw(Box::new(made))) };
-        Ok(())
-    };
-    unsafe { guarded(error, work) }
-}
-
-#[no_mangle]
-pub unsafe extern "C" fn troupe_text_grammar_free(grammar: *mut Grammar) {
-    if !grammar.is_null() {
-        drop(unsafe { Box::from_raw(grammar) });
-    }
-}
-
-#[no_mangle]
-pub unsafe extern "C" fn troupe_text_grammar_mask(
-    grammar: *mut Grammar,
-    words: *mut u32,
-    count: usize,
-    error: *mut Buffer,
-) -> i32 {
-    let work = || {
-        let out = unsafe { std::slice::from_raw_parts_mut(words, count) };
-        unsafe { &mut *grammar }.mask(out)
-    };
-    unsafe { guarded(error, work) }
-}
-
-#[no_mangle]
-pub unsafe extern "C" fn troupe_text_grammar_accept(
-    grammar: *mut Grammar,
-    id: i32,
-    error: *mut Buffer,
-) -> i32 {
-    unsafe { guarded(error, || (&mut *grammar).accept(id)) }
 }

@@ -6,6 +6,7 @@ mod detokenizer;
 mod fault;
 mod ffi;
 mod grammar;
+mod grammar_ffi;
 mod guard;
 mod spelling;
 mod template;
