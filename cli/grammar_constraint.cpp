@@ -19,11 +19,12 @@ class grammar_constraint final : public engine::token_constraint {
 
 }  // namespace
 
-engine::constraint_maker constraints_of(text::grammar_library* grammars) {
+engine::constraint_maker constraints_of(text::grammar_cache* grammars) {
   if (grammars == nullptr) return {};
   return [grammars](const schemas::output_grammar& grammar)
              -> base::result<std::unique_ptr<engine::token_constraint>> {
-    TROUPE_TRY(state, grammars->start(grammar));
+    TROUPE_TRY(compiled, grammars->get(grammar));
+    TROUPE_TRY(state, compiled->start());
     return std::unique_ptr<engine::token_constraint>(
         std::make_unique<grammar_constraint>(std::move(state)));
   };

@@ -157,7 +157,7 @@ base::result<std::unique_ptr<Part>> open_if_there(const models::model_folder& fo
 struct text_parts {
   std::unique_ptr<text::tokenizer> tokenizer;
   std::unique_ptr<text::chat_template> chat;
-  std::unique_ptr<text::grammar_library> grammars;
+  std::unique_ptr<text::grammar_cache> grammars;
 };
 
 base::result<text_parts> open_text(const opened_model& opened) {
@@ -168,11 +168,14 @@ base::result<text_parts> open_text(const opened_model& opened) {
   if (!parts.tokenizer) return parts;
   TROUPE_TRY(chat, open_if_there<text::chat_template>(folder));
   parts.chat = std::move(chat);
-  // A model without an end token answers, but in no form.
-  auto grammars = text::grammar_library::make(
-      *parts.tokenizer,
-      {.eos_token_ids = opened.config.eos_token_ids, .vocab_size = opened.config.vocab_size});
-  if (grammars) parts.grammars = *std::move(grammars);
+  // A tokenizer whose tokens stand for no bytes answers, but in no form.
+  auto grammars = text::grammar_factory::make(
+      *parts.tokenizer, {.eos_token_ids = opened.config.eos_token_ids,
+                         .vocab_size = static_cast<std::int32_t>(opened.config.vocab_size)});
+  if (grammars) {
+    parts.grammars =
+        std::make_unique<text::grammar_cache>(*std::move(grammars), text::grammar_cache_bounds{});
+  }
   return parts;
 }
 

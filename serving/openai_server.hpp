@@ -30,7 +30,7 @@
 #include "base/entropy.hpp"
 #include "base/error.hpp"
 #include "models/text/chat_template.hpp"
-#include "models/text/grammar.hpp"
+#include "models/text/grammar_cache.hpp"
 #include "models/text/tokenizer.hpp"
 #include "net/http_server.hpp"
 #include "serving/api_keys.hpp"
@@ -93,7 +93,7 @@ struct openai_server_options {
   // ids.
   const text::tokenizer* tokenizer = nullptr;
   const text::chat_template* chat = nullptr;  // nullptr: no chat completions
-  text::grammar_library* grammars = nullptr;  // nullptr: answers follow no grammar
+  text::grammar_cache* grammars = nullptr;    // nullptr: answers follow no grammar
   served_model model;
   api_keys keys = {};  // none: open to everybody who reaches the port
   // /health, /ready and /metrics without a key also from elsewhere than loopback.

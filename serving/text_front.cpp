@@ -169,14 +169,18 @@ api_result<void> text_front::fit_length(prepared_request& request) const {
 api_result<void> text_front::check_grammar(const structured_output& asked) const {
   if (!asked.grammar) return {};
   if (grammars_ == nullptr) {
-    return refuse(
-        asked.param,
-        "this model has no tokenizer with an end token, so no answer can follow a grammar",
-        "unsupported_parameter");
+    return refuse(asked.param,
+                  "this model has no tokenizer whose tokens stand for bytes, so no answer can "
+                  "follow a grammar",
+                  "unsupported_parameter");
   }
-  const auto usable = grammars_->check(*asked.grammar);
-  if (!usable) return refuse(asked.param, usable.error().message, "invalid_grammar");
-  return {};
+  const auto compiled = grammars_->get(*asked.grammar);
+  if (compiled) return {};
+  // Too many are being compiled: again in some seconds.
+  if (compiled.error().code == base::error_code::unavailable) {
+    return tl::unexpected(api_error(compiled.error()));
+  }
+  return refuse(asked.param, compiled.error().message, "invalid_grammar");
 }
 
 api_result<prepared_request> text_front::prepare(endpoint at, std::string_view body) const {

@@ -30,7 +30,7 @@ struct prepared_request {
 class text_front {
  public:
   text_front(const text::tokenizer* tokenizer, const text::chat_template* chat,
-             text::grammar_library* grammars, served_model model, const serving_limits& limits,
+             text::grammar_cache* grammars, served_model model, const serving_limits& limits,
              std::function<std::chrono::seconds()> wall_clock)
       : tokenizer_(tokenizer),
         chat_(chat),
@@ -62,7 +62,7 @@ class text_front {
 
   const text::tokenizer* tokenizer_;
   const text::chat_template* chat_;
-  text::grammar_library* grammars_;
+  text::grammar_cache* grammars_;
   served_model model_;
   serving_limits limits_;
   std::function<std::chrono::seconds()> wall_clock_;

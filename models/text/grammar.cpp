@@ -1,88 +1,85 @@
 #include "models/text/grammar.hpp"
 
-#include <algorithm>
-#include <utility>
+#include <string>
+#include <string_view>
 
 #include "models/text/rust_call.hpp"
 
 namespace troupe::text {
 
-void grammar_state::closer::operator()(troupe_text_grammar* handle) const noexcept {
-  troupe_text_grammar_free(handle);
+namespace {
+
+tl::unexpected<base::error> failed(std::int32_t code, troupe_text_buffer message) {
+  auto made = detail::failure(code, message);
+  made.value().retryable = made.value().code == base::error_code::unavailable;
+  return made;
+}
+
+}  // namespace
+
+void grammar_factory::closer::operator()(troupe_text_grammar_factory* made) const noexcept {
+  troupe_text_grammar_factory_free(made);
+}
+
+void grammar::closer::operator()(troupe_text_grammar* compiled) const noexcept {
+  troupe_text_grammar_free(compiled);
+}
+
+void grammar_state::closer::operator()(troupe_text_grammar_state* started) const noexcept {
+  troupe_text_grammar_state_free(started);
+}
+
+base::result<grammar_factory> grammar_factory::make(const tokenizer& tokens,
+                                                    const grammar_options& options) {
+  if (options.vocab_size < 1) {
+    return base::fail(base::error_code::invalid_argument, "models/text",
+                      "structured output: vocab_size is " + std::to_string(options.vocab_size) +
+                          ", expected at least 1");
+  }
+  troupe_text_grammar_factory* made = nullptr;
+  troupe_text_buffer message = {};
+  const std::int32_t code = troupe_text_grammar_factory_new(
+      tokens.handle_.get(), static_cast<std::size_t>(options.vocab_size),
+      options.eos_token_ids.data(), options.eos_token_ids.size(), &made, &message);
+  if (code != 0) return failed(code, message);
+  return grammar_factory(handle(made));
+}
+
+base::result<grammar> grammar_factory::compile(const schemas::output_grammar& of) const {
+  troupe_text_grammar* compiled = nullptr;
+  troupe_text_buffer message = {};
+  const std::int32_t code =
+      troupe_text_grammar_compile(handle_.get(), static_cast<std::uint8_t>(of.of),
+                                  detail::view(std::string_view(of.text)), &compiled, &message);
+  if (code != 0) return failed(code, message);
+  return grammar(grammar::handle(compiled));
+}
+
+base::result<grammar_state> grammar::start() const {
+  troupe_text_grammar_state* started = nullptr;
+  troupe_text_buffer message = {};
+  const std::int32_t code = troupe_text_grammar_start(handle_.get(), &started, &message);
+  if (code != 0) return failed(code, message);
+  return grammar_state(grammar_state::handle(started));
 }
 
 base::result<void> grammar_state::mask(std::span<std::uint32_t> words) {
   troupe_text_buffer message = {};
   const std::int32_t code =
       troupe_text_grammar_mask(handle_.get(), words.data(), words.size(), &message);
-  if (code != 0) return detail::failure(code, message);
+  if (code != 0) return failed(code, message);
   return {};
 }
 
 base::result<void> grammar_state::accept(std::int32_t token_id) {
   troupe_text_buffer message = {};
   const std::int32_t code = troupe_text_grammar_accept(handle_.get(), token_id, &message);
-  if (code != 0) return detail::failure(code, message);
+  if (code != 0) return failed(code, message);
   return {};
 }
 
-void grammar_library::closer::operator()(troupe_text_grammars* handle) const noexcept {
-  troupe_text_grammars_free(handle);
-}
+bool grammar_state::may_stop() const { return troupe_text_grammar_may_stop(handle_.get()); }
 
-base::result<std::unique_ptr<grammar_library>> grammar_library::make(
-    const tokenizer& of, grammar_library_options options) {
-  troupe_text_grammars* made = nullptr;
-  troupe_text_buffer message = {};
-  const std::int32_t code = troupe_text_grammars_new(
-      of.handle_.get(), options.eos_token_ids.data(), options.eos_token_ids.size(),
-      static_cast<std::int32_t>(options.vocab_size), &made, &message);
-  if (code != 0) return detail::failure(code, message);
-  return std::unique_ptr<grammar_library>(new grammar_library(handle(made), std::move(options)));
-}
-
-base::result<grammar_state::handle> grammar_library::compile(
-    const schemas::output_grammar& grammar) const {
-  troupe_text_grammar* made = nullptr;
-  troupe_text_buffer message = {};
-  const std::int32_t code =
-      troupe_text_grammar_compile(handle_.get(), static_cast<std::int32_t>(grammar.of),
-                                  detail::view(std::string_view(grammar.text)), &made, &message);
-  if (code != 0) return detail::failure(code, message);
-  return grammar_state::handle(made);
-}
-
-base::result<grammar_state::handle> grammar_library::copy_kept(
-    const schemas::output_grammar& grammar) {
-  const auto found = std::find_if(kept_.begin(), kept_.end(),
-                                  [&](const kept_grammar& kept) { return kept.of == grammar; });
-  if (found == kept_.end()) return grammar_state::handle();
-  kept_.splice(kept_.begin(), kept_, found);
-  troupe_text_grammar* made = nullptr;
-  troupe_text_buffer message = {};
-  const std::int32_t code = troupe_text_grammar_copy(found->compiled.get(), &made, &message);
-  if (code != 0) return detail::failure(code, message);
-  return grammar_state::handle(made);
-}
-
-base::result<grammar_state> grammar_library::start(const schemas::output_grammar& grammar) {
-  {
-    const std::scoped_lock lock(mutex_);
-    TROUPE_TRY(copy, copy_kept(grammar));
-    if (copy) return grammar_state(std::move(copy));
-  }
-  // Without the lock: two that send the same new grammar at once both compile it.
-  TROUPE_TRY(compiled, compile(grammar));
-  const std::scoped_lock lock(mutex_);
-  kept_.push_front({grammar, std::move(compiled)});
-  if (kept_.size() > options_.kept_max) kept_.pop_back();
-  TROUPE_TRY(copy, copy_kept(grammar));
-  return grammar_state(std::move(copy));
-}
-
-base::result<void> grammar_library::check(const schemas::output_grammar& grammar) {
-  TROUPE_TRY_VOID(start(grammar));
-  return {};
-}
+bool grammar_state::finished() const { return troupe_text_grammar_finished(handle_.get()); }
 
 }  // namespace troupe::text

@@ -1,97 +1,122 @@
-// Grammars that an answer must follow: JSON schemas, regular expressions, choices, Lark. Compiled
-// by llguidance in the troupe_text crate, for one tokenizer.
+// Grammars that an answer must follow: which tokens may come next, by llguidance.
 //
-// A grammar is part of a sequence's log: whoever has the log makes its state anew by start() and
-// accept() of each token. What a request sends is hostile: text and nesting are bounded, so is the
-// work of compiling and of each mask.
+// A factory is made once from the model's tokenizer. It compiles what a client sent (hostile:
+// bytes, nesting, the library's fuel and a second of wall time bound it) into a grammar, which is
+// immutable; each sequence has a state of its own, rebuilt from its log by accept()ing what was
+// emitted. Factories and grammars may be used by any thread, one state by one thread at a time.
+// Everything that is made keeps what it needs alive.
 //
-//   TROUPE_TRY(grammars, text::grammar_library::make(tokenizer, {.eos_token_ids = eos, ...}));
-//   TROUPE_TRY_VOID(grammars->check(grammar));          // on the thread that reads requests
-//   TROUPE_TRY(state, grammars->start(grammar));        // where tokens are drawn
-//   TROUPE_TRY_VOID(state.mask(words));
+//   TROUPE_TRY(factory, text::grammar_factory::make(tokens, {.eos_token_ids = {2},
+//                                                            .vocab_size = 32000}));
+//   TROUPE_TRY(grammar, factory.compile({schemas::output_grammar::kind::regex, "[0-9]+"}));
+//   TROUPE_TRY(state, grammar.start());
+//   TROUPE_TRY_VOID(state.mask(words));        // bit i % 32 of word i / 32: token i may come
 //   TROUPE_TRY_VOID(state.accept(token_id));
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <list>
 #include <memory>
-#include <mutex>
 #include <span>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.hpp"
 #include "models/text/tokenizer.hpp"
 #include "schemas/sequence_log.hpp"
 
+struct troupe_text_grammar_factory;
 struct troupe_text_grammar;
-struct troupe_text_grammars;
+struct troupe_text_grammar_state;
 
 namespace troupe::text {
 
-// One grammar at one place of one text. One thread at a time.
+struct grammar_options {
+  // Allowed exactly where the text may end. With none, only finished() ends a text.
+  std::vector<std::int32_t> eos_token_ids = {};
+  // The model's, which may be larger than the tokenizer's: ids without a token are never allowed.
+  std::int32_t vocab_size = 0;
+};
+
+// Of one sequence. After a failed mask() or a failed step within accept() it stays failed.
 class grammar_state {
  public:
-  // Bit i % 32 of word i / 32 says that token i may come next; an end token where the text may
-  // end, and only that where it must.
-  // Shape: words [ceil(vocab_size / 32)].
-  // Errors: resource_exhausted or invalid_argument (the step would take more work than is allowed).
+  // Writes every bit of `words`. Special tokens are never allowed, but for the end.
+  // Shape: words[mask_words(vocab_size)]
+  // Errors: resource_exhausted (this step is beyond its fuel: an error of this sequence alone),
+  // failed_precondition (no token of the vocabulary spells what the grammar asks for).
+  // Cost: 1 us within strings, typically 20 to 200 us; at most some 15 ms (text_bench).
   [[nodiscard]] base::result<void> mask(std::span<std::uint32_t> words);
-  // Errors: invalid_argument (not in the mask).
+
+  // Takes the token that was drawn, the end included.
+  // Errors: invalid_argument (not allowed here: a programmer's error or a damaged log; nothing has
+  // changed then), resource_exhausted.
+  // Cost: about 1 us a byte.
   [[nodiscard]] base::result<void> accept(std::int32_t token_id);
 
+  // The text is complete as it stands: the end tokens are allowed.
+  [[nodiscard]] bool may_stop() const;
+  // Nothing but the end may follow, or it came already.
+  [[nodiscard]] bool finished() const;
+
  private:
-  friend class grammar_library;
+  friend class grammar;
+  struct closer {
+    void operator()(troupe_text_grammar_state* handle) const noexcept;
+  };
+  using handle = std::unique_ptr<troupe_text_grammar_state, closer>;
+  explicit grammar_state(handle started) : handle_(std::move(started)) {}
+
+  handle handle_;
+};
+
+class grammar {
+ public:
+  // Cost: a copy of the lexer's tables, some 10 us to 1 ms with the grammar's size.
+  [[nodiscard]] base::result<grammar_state> start() const;
+
+ private:
+  friend class grammar_factory;
   struct closer {
     void operator()(troupe_text_grammar* handle) const noexcept;
   };
   using handle = std::unique_ptr<troupe_text_grammar, closer>;
-  explicit grammar_state(handle made) : handle_(std::move(made)) {}
+  explicit grammar(handle compiled) : handle_(std::move(compiled)) {}
 
   handle handle_;
 };
 
-struct grammar_library_options {
-  std::vector<std::int32_t> eos_token_ids = {};
-  std::int64_t vocab_size = 0;  // the model's
-  // Compiled grammars that are kept: clients send the same few again and again.
-  std::size_t kept_max = 64;
-};
-
-// Compiles, and keeps what it compiled. Any thread; nobody waits for another's grammar.
-class grammar_library {
+class grammar_factory {
  public:
-  // Errors: failed_precondition (the model has no end token), internal.
-  [[nodiscard]] static base::result<std::unique_ptr<grammar_library>> make(
-      const tokenizer& of, grammar_library_options options);
+  // Errors: unimplemented (a tokenizer whose tokens do not stand for bytes by themselves),
+  // invalid_argument (vocab_size, an end outside of it).
+  // Cost: 0.1 to 1 s with the vocabulary, and some tens of MB.
+  [[nodiscard]] static base::result<grammar_factory> make(const tokenizer& tokens,
+                                                          const grammar_options& options);
 
-  // Errors: invalid_argument with the reason, in one line.
-  [[nodiscard]] base::result<void> check(const schemas::output_grammar& grammar);
-  // A state at the start of a text. Errors: as check().
-  [[nodiscard]] base::result<grammar_state> start(const schemas::output_grammar& grammar);
+  // The JSON of json_object and json_schema may have up to 40 characters of white space between
+  // its parts, and properties in the schema's order. A regex means the whole text (Rust's syntax,
+  // no look-around); Lark is llguidance's dialect, without special tokens.
+  // Errors: invalid_argument (malformed, or a feature that is not known; says where),
+  // resource_exhausted (above a bound, or not done in a second), unavailable (too many are being
+  // compiled; retryable).
+  // Cost: mostly 0.1 to 50 ms; at most a second. What takes longer goes on without its caller until
+  // the library's fuel is spent; at most eight are in work.
+  [[nodiscard]] base::result<grammar> compile(const schemas::output_grammar& of) const;
 
  private:
   struct closer {
-    void operator()(troupe_text_grammars* handle) const noexcept;
+    void operator()(troupe_text_grammar_factory* handle) const noexcept;
   };
-  using handle = std::unique_ptr<troupe_text_grammars, closer>;
-  struct kept_grammar {
-    schemas::output_grammar of;
-    grammar_state::handle compiled;
-  };
-  grammar_library(handle made, grammar_library_options options)
-      : handle_(std::move(made)), options_(std::move(options)) {}
-  [[nodiscard]] base::result<grammar_state::handle> compile(
-      const schemas::output_grammar& grammar) const;
-  // A copy of what is kept; null: it is not. Under the lock.
-  [[nodiscard]] base::result<grammar_state::handle> copy_kept(
-      const schemas::output_grammar& grammar);
+  using handle = std::unique_ptr<troupe_text_grammar_factory, closer>;
+  explicit grammar_factory(handle made) : handle_(std::move(made)) {}
 
   handle handle_;
-  grammar_library_options options_;
-  std::mutex mutex_;
-  std::list<kept_grammar> kept_;  // the last used first
 };
+
+// Words of a mask over so many tokens.
+[[nodiscard]] constexpr std::size_t mask_words(std::int32_t vocab_size) noexcept {
+  return (static_cast<std::size_t>(vocab_size) + 31) / 32;
+}
 
 }  // namespace troupe::text

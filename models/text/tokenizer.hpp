@@ -74,7 +74,7 @@ class tokenizer {
 
  private:
   friend class detokenizer;
-  friend class grammar_library;
+  friend class grammar_factory;
   struct closer {
     void operator()(troupe_text_tokenizer* handle) const noexcept;
   };

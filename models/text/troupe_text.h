@@ -17,8 +17,9 @@ extern "C" {
 typedef struct troupe_text_tokenizer troupe_text_tokenizer;
 typedef struct troupe_text_detokenizer troupe_text_detokenizer;
 typedef struct troupe_text_template troupe_text_template;
-typedef struct troupe_text_grammars troupe_text_grammars;
+typedef struct troupe_text_grammar_factory troupe_text_grammar_factory;
 typedef struct troupe_text_grammar troupe_text_grammar;
+typedef struct troupe_text_grammar_state troupe_text_grammar_state;
 
 /* Borrowed bytes, for the call; data NULL: absent. */
 typedef struct {
@@ -105,22 +106,27 @@ int32_t troupe_text_template_render(const troupe_text_template* chat_template,
                                     const troupe_text_request* request, troupe_text_buffer* out,
                                     troupe_text_buffer* error);
 
-/* What all grammars of a model share; may be used by several threads at once. */
-int32_t troupe_text_grammars_new(const troupe_text_tokenizer* tokenizer, const int32_t* eos,
-                                 size_t eos_count, int32_t vocab_size, troupe_text_grammars** out,
-                                 troupe_text_buffer* error);
-void troupe_text_grammars_free(troupe_text_grammars* grammars);
-/* kind: as schemas::output_grammar::kind. The grammar stands at the start of a text. */
-int32_t troupe_text_grammar_compile(const troupe_text_grammars* grammars, int32_t kind,
+/* The tokenizer is only read during the call. */
+int32_t troupe_text_grammar_factory_new(const troupe_text_tokenizer* tokenizer, size_t vocab_size,
+                                        const int32_t* end_ids, size_t end_count,
+                                        troupe_text_grammar_factory** out,
+                                        troupe_text_buffer* error);
+void troupe_text_grammar_factory_free(troupe_text_grammar_factory* factory);
+/* kind: schemas::output_grammar::kind as a number. */
+int32_t troupe_text_grammar_compile(const troupe_text_grammar_factory* factory, uint8_t kind,
                                     troupe_text_view text, troupe_text_grammar** out,
                                     troupe_text_buffer* error);
-int32_t troupe_text_grammar_copy(const troupe_text_grammar* grammar, troupe_text_grammar** out,
-                                 troupe_text_buffer* error);
 void troupe_text_grammar_free(troupe_text_grammar* grammar);
-int32_t troupe_text_grammar_mask(troupe_text_grammar* grammar, uint32_t* words, size_t count,
+int32_t troupe_text_grammar_start(const troupe_text_grammar* grammar,
+                                  troupe_text_grammar_state** out, troupe_text_buffer* error);
+void troupe_text_grammar_state_free(troupe_text_grammar_state* state);
+/* count: words of 32 tokens, as many as vocab_size needs. */
+int32_t troupe_text_grammar_mask(troupe_text_grammar_state* state, uint32_t* words, size_t count,
                                  troupe_text_buffer* error);
-int32_t troupe_text_grammar_accept(troupe_text_grammar* grammar, int32_t id,
+int32_t troupe_text_grammar_accept(troupe_text_grammar_state* state, int32_t id,
                                    troupe_text_buffer* error);
+bool troupe_text_grammar_may_stop(const troupe_text_grammar_state* state);
+bool troupe_text_grammar_finished(const troupe_text_grammar_state* state);
 
 #ifdef __cplusplus
 }

@@ -66,7 +66,7 @@ struct world {
         .gang = gang,
         .tokenizer = &tokenizer,
         .chat = &chat,
-        .grammars = grammars.get(),
+        .grammars = &grammars,
         .model = small_model(),
         .seams = {.wall_clock = [] { return std::chrono::seconds{1'700'000'100}; },
                   .clock = [this] { return now(); },
@@ -150,8 +150,10 @@ struct world {
   steady_clock::time_point now() const { return steady_clock::time_point(elapsed.load()); }
 
   text::tokenizer tokenizer = open_tokenizer();
-  std::unique_ptr<text::grammar_library> grammars = *text::grammar_library::make(
-      tokenizer, {.eos_token_ids = {*tokenizer.token_to_id("<|im_end|>")}, .vocab_size = 800});
+  text::grammar_cache grammars{
+      *text::grammar_factory::make(
+          tokenizer, {.eos_token_ids = {*tokenizer.token_to_id("<|im_end|>")}, .vocab_size = 800}),
+      {}};
   text::chat_template chat = open_template();
   fake_gang gang;
   fake_http_thread http;

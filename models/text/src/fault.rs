@@ -12,6 +12,7 @@ pub enum Code {
     OutOfRange = 11,
     Unimplemented = 12,
     Internal = 13,
+    Unavailable = 14,
 }
 
 #[derive(Clone, Debug)]

@@ -62,7 +62,7 @@ impl View {
         Some(unsafe { std::slice::from_raw_parts(self.data, self.size) })
     }
 
-    pub(crate) unsafe fn required<'a>(self) -> &'a [u8] {
+    pub unsafe fn required<'a>(self) -> &'a [u8] {
         unsafe { self.bytes() }.unwrap_or(&[])
     }
 }
@@ -91,8 +91,9 @@ fn quiet_panics() {
     ONCE.call_once(|| {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let name = std::thread::current().name() == Some(crate::template::THREAD_NAME);
-            if !name && !GUARDED.with(Cell::get) {
+            let caught = [crate::template::THREAD_NAME, crate::grammar::THREAD_NAME];
+            let caught = std::thread::current().name().is_some_and(|name| caught.contains(&name));
+            if !caught && !GUARDED.with(Cell::get) {
                 previous(info);
             }
         }));
@@ -100,7 +101,7 @@ fn quiet_panics() {
 }
 
 /// Runs `work`; 0 or the code of its fault, whose text goes to `error`.
-pub(crate) unsafe fn guarded(error: *mut Buffer, work: impl FnOnce() -> Outcome<()>) -> i32 {
+pub unsafe fn guarded(error: *mut Buffer, work: impl FnOnce() -> Outcome<()>) -> i32 {
     quiet_panics();
     let outer = GUARDED.with(|flag| flag.replace(true));
     let result = catch_unwind(AssertUnwindSafe(work));

@@ -7,7 +7,6 @@ use serde_json::Value;
 use tokenizers::{ModelWrapper, Tokenizer};
 
 use crate::fault::{Code, Fault, Outcome};
-use crate::spelling::Spelling;
 use crate::{guard, tokenizer_config};
 
 /// One text to encode: four times the largest request body.
@@ -117,16 +116,6 @@ impl TextTokenizer {
 
     pub fn is_special(&self, id: i32) -> bool {
         u32::try_from(id).is_ok_and(|id| self.specials.get(&id).copied().unwrap_or(false))
-    }
-
-    /// Whether an added token is special; none for a token of the vocabulary itself.
-    pub fn added(&self, id: u32) -> Option<bool> {
-        self.specials.get(&id).copied()
-    }
-
-    /// How the vocabulary writes bytes.
-    pub fn spelled(&self) -> Outcome<Spelling> {
-        Ok(Spelling::of(&self.decoder_json()?))
     }
 
     pub fn token_count(&self) -> u32 {
