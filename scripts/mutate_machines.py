@@ -1,4 +1,4 @@
-"""Does every line of the actors' machines matter to a test? See scripts/mutate-machines."""
+"""Does every line of the machines matter to a test? See scripts/mutate-machines."""
 
 import argparse
 import concurrent.futures
@@ -13,27 +13,42 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "mutants"
 
-# Machine sources -> which of the tests in tests/actors are theirs.
-MACHINES = {
-    "actors/gang/gang_machine.cpp": "-Leader*",
-    "actors/gang/gang_members.cpp": "-Leader*",
-    "actors/gang/gang_report.cpp": "-Leader*",
-    "actors/gang/join_check.cpp": "-Leader*",
-    "actors/worker/worker_machine.cpp": "-Leader*",
-    "actors/worker/worker_place.cpp": "-Leader*",
-    "actors/worker/worker_report.cpp": "-Leader*",
-    "actors/leader/leader_machine.cpp": "Leader*",
+# A program of tests: the folder, which of its files, and what else they need. Only what does
+# without the actor framework and without processes.
+PROGRAMS = {
+    "machines": ("actors", r"(worker_link|worker_place|gang_members|gang_epoch|join_check|"
+                           r"machine_random|leader_machine|leader_random)_test", []),
+    "sim": ("sim", r".*", []),
+    "supervisor": ("supervisor", r"(machine|node|rules|random|nodes_sim)_test",
+                   ["base/process.cpp", "supervisor/health.cpp", "supervisor/health_socket.cpp"]),
 }
 SUPPORT = ["base/check.cpp", "base/error.cpp"]
-# Of tests/actors only what needs no actor framework.
-ACTOR_TESTS = re.compile(r"(worker_link|worker_place|gang_members|gang_epoch|join_check|"
-                         r"machine_random|leader_machine|leader_random)_test\.cpp$")
+
+# A machine's tests, the quick ones first: programs, each with its filter.
+OF_MEMBERS = [("machines", "-Leader*"), ("sim", "*")]
+OF_LEADER = [("machines", "Leader*")]
+OF_SUPERVISOR = [("supervisor", "-*AtRandom*"), ("supervisor", "*AtRandom*")]
+MACHINES = {
+    "actors/gang/gang_machine.cpp": OF_MEMBERS,
+    "actors/gang/gang_members.cpp": OF_MEMBERS,
+    "actors/gang/gang_report.cpp": OF_MEMBERS,
+    "actors/gang/join_check.cpp": OF_MEMBERS,
+    "actors/worker/worker_machine.cpp": OF_MEMBERS,
+    "actors/worker/worker_place.cpp": OF_MEMBERS,
+    "actors/worker/worker_report.cpp": OF_MEMBERS,
+    "actors/leader/leader_machine.cpp": OF_LEADER,
+    "supervisor/supervisor_machine.cpp": OF_SUPERVISOR,
+    "supervisor/supervisor_machine_messages.cpp": OF_SUPERVISOR,
+    "supervisor/node_watch.cpp": OF_SUPERVISOR,
+    "supervisor/restart_policy.cpp": OF_SUPERVISOR,
+    "supervisor/vitals_watch.cpp": OF_SUPERVISOR,
+}
 # A change may make a machine run or grow without end.
 LIMIT_S = 60
 MEMORY_BYTES = 2 << 30
 
 # Asserts, which no test may trip: not a transition.
-NOT_MUTATED = re.compile(r"check_invariants|::check\(")
+NOT_MUTATED = re.compile(r"check_invariants|leader_machine::check\(")
 
 # Why a change that no test can see is none: (file, kind, the text that it is about) -> reason.
 EXPLAINED = {
@@ -174,7 +189,7 @@ class mutator:
 
     def condition(self, begin, end):
         text = self.code[begin:end]
-        declares = re.match(r"(const auto\*?|auto\*?)\s*[\w*]+ = ", text)
+        declares = re.match(r"(const )?[\w:]+(<[\w:<>, ]+>)?\*? \*?\w+ = ", text)
         if declares:
             number = self.add("never", begin, end)
             value = self.text[begin + declares.end():end]
@@ -233,25 +248,32 @@ def link(name, objects):
     command = [os.environ.get("CXX", "g++"), *map(str, objects), "-o", str(program), "-lgmock",
                "-lgtest", *([] if name == "sim" else ["-lgtest_main"]), "-lfmt", "-lpthread"]
     subprocess.run(command, check=True)
-    return program
+    return str(program)
 
 
-def build(mutators, jobs):
-    BUILD.mkdir(parents=True, exist_ok=True)
-    work = {}
+def sources_of(program, mutators):
+    """What the program is made of: changed machines, what they need, and tests."""
+    folder, tests, support = PROGRAMS[program]
     for one in mutators:
-        source = BUILD / one.path.replace("/", "_")
-        source.write_text(one.written())
-        work[source] = "both"
-    work.update({ROOT / path: "both" for path in SUPPORT})
-    work.update({path: "machines" for path in sorted((ROOT / "tests/actors").glob("*.cpp"))
-                 if ACTOR_TESTS.search(path.name)})
-    work.update({path: "sim" for path in sorted((ROOT / "tests/sim").glob("*.cpp"))})
-    todo = [(source, BUILD / f"{at}_{source.stem}.o") for at, source in enumerate(work)]
+        if any(name == program for name, _ in MACHINES[one.path]):
+            yield BUILD / one.path.replace("/", "_")
+    yield from (ROOT / path for path in SUPPORT + support)
+    yield from (path for path in sorted((ROOT / "tests" / folder).glob("*.cpp"))
+                if re.fullmatch(tests, path.stem))
+
+
+def build(mutators, programs, jobs):
+    """The programs' paths by name."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    for one in mutators:
+        (BUILD / one.path.replace("/", "_")).write_text(one.written())
+    sources = {name: list(sources_of(name, mutators)) for name in programs}
+    work = sorted({source for of_one in sources.values() for source in of_one})
+    todo = [(source, BUILD / (str(source.relative_to(ROOT)).replace("/", "_") + ".o"))
+            for source in work]
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         objects = dict(zip(work, pool.map(compile_one, todo)))
-    return [link(name, [objects[source] for source, of in work.items() if of in ("both", name)])
-            for name in ("machines", "sim")]
+    return {name: link(name, [objects[source] for source in sources[name]]) for name in programs}
 
 
 def bound_memory():
@@ -284,17 +306,16 @@ def main():
         for one, number in chosen:
             print(number, f"{one.path}:{one.mutants[number][1]}", *one.mutants[number][::2])
         return 0
-    machines, sim = build(mutators, arguments.jobs)
-    brief = ["--gtest_brief=1", "--gtest_fail_fast=1"]
+    programs = build(mutators, {name for one, _ in chosen for name, _ in MACHINES[one.path]},
+                     arguments.jobs)
 
     def survives(job):
         one, number = job
-        table = [str(machines), *brief, f"--gtest_filter={MACHINES[one.path]}"]
-        if not passes(table, number):
-            return False
-        return "leader" in one.path or passes([str(sim), *brief], number)
+        return all(passes([programs[name], "--gtest_brief=1", "--gtest_fail_fast=1",
+                           f"--gtest_filter={tests}"], number)
+                   for name, tests in MACHINES[one.path])
 
-    if not all(survives((one, -1)) for one in mutators):
+    if not all(survives((one, -1)) for one in {one for one, _ in chosen}):
         sys.exit("mutate-machines: the tests are red with nothing removed")
     alive = unexplained = 0
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:

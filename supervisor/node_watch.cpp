@@ -28,7 +28,6 @@ supervisor_message node_watch::own_heartbeat() {
 }
 
 void node_watch::beat(machine_effects& effects) {
-  if (peers_.empty()) return;
   const supervisor_message message = own_heartbeat();
   for (const auto& [node, other] : peers_) {
     effects.push_back(effect::tell_peer{other.connection, message});
@@ -80,7 +79,6 @@ void node_watch::opened(connection_id connection, machine_effects& effects) {
     effects.push_back(effect::close_peer{connection});
     return;
   }
-  dial_due_.reset();
   opened_ = connection;
   effects.push_back(effect::tell_peer{connection, own_heartbeat()});
 }
@@ -129,10 +127,8 @@ void node_watch::introduce(connection_id connection, const schemas::heartbeat& t
     // It can then say the same in its own log.
     effects.push_back(effect::tell_peer{connection, own_heartbeat()});
     effects.push_back(effect::close_peer{connection});
-    if (opened_ == connection) {
-      opened_.reset();
-      dial_later(now);
-    }
+    opened_.reset();
+    dial_later(now);  // node 0 has no use for it
     return;
   }
   opened_.reset();

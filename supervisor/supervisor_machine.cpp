@@ -47,7 +47,6 @@ supervisor_machine::supervisor_machine(machine_options options)
 machine_effects supervisor_machine::step(const machine_event& event, base::steady_time now) {
   if (finished()) return {};
   now_ = now;
-  effects_.clear();
   std::visit([this](const auto& one) { on(one); }, event);
   set_stand_in();
   check_invariants();
@@ -154,7 +153,6 @@ void supervisor_machine::start(slot& one) {
   one.is = state::starting;
   one.pings = 0;
   one.answered = 0;
-  one.phase = {};
   one.vitals.restart();
   effects_.push_back(effect::spawn{one.rank});
 }
@@ -169,7 +167,7 @@ void supervisor_machine::on(const event::rank_started& seen) {
   if (one == nullptr || one->is != state::starting) return;
   one->is = state::running;
   one->started = now_;
-  if (one != leader() && !control_plane_.host.empty()) {
+  if (!control_plane_.host.empty()) {
     effects_.push_back(effect::tell{one->rank, {control_plane_}});
   }
 }
@@ -224,7 +222,7 @@ void supervisor_machine::exited(slot& one, const child_change& change) {
         if (!lost_already) lose(one, cause);
         return;
       }
-      if (!by_itself || change.number != 0) {
+      if (change.number != 0) {
         exit_code_ = exit_failed;
         cause_ = fmt::format("rank 0 {} while it drained", cause);
       }
@@ -232,10 +230,8 @@ void supervisor_machine::exited(slot& one, const child_change& change) {
       return;
     case stage::leaving:
     case stage::ending:
-      finish_when_all_ended();
-      return;
     case stage::finished:
-      return;
+      finish_when_all_ended();
   }
 }
 
@@ -254,12 +250,12 @@ void supervisor_machine::lose(slot& lost, const std::string& cause) {
   const base::steady_time due =
       again ? lost.policy.lost(lost.started, now_).value_or(never) : never;
   const schemas::rank_lost loss{lost.rank, cause, lost.policy.restarts()};
-  leave_epoch(loss, lost.rank);
+  leave_epoch(loss);
   nodes_.tell_all(loss, effects_);
   if (&lost == leader()) {
     control_plane_ = {};
     for (const slot& one : slots_) {
-      if (one.is == state::running && &one != &lost) {
+      if (one.is == state::running) {
         effects_.push_back(effect::tell{one.rank, {control_plane_}});
       }
     }
@@ -289,8 +285,8 @@ void supervisor_machine::lose(slot& lost, const std::string& cause) {
 
 void supervisor_machine::other_node_lost(const node_watch::losses& losses) {
   for (const schemas::rank_lost& loss : losses) {
-    leave_epoch(loss, std::nullopt);
-    if (stage_ == stage::serving && options_.one_shot) {
+    leave_epoch(loss);
+    if (options_.one_shot) {
       end(exit_lost_gang, fmt::format("rank {} is lost: {}", loss.rank.value, loss.cause));
     }
     if (stage_ == stage::draining && loss.rank.value == 0) leave();
@@ -301,11 +297,11 @@ void supervisor_machine::other_node_lost(const node_watch::losses& losses) {
 
 void supervisor_machine::on(const event::signal_came& seen) {
   const std::string name = fmt::format("SIG{}", ::sigabbrev_np(seen.number));
-  if (stage_ == stage::serving && options_.one_shot) {
+  if (options_.one_shot) {
     end(exit_failed, fmt::format("interrupted by {}", name));
   } else if (stage_ == stage::serving) {
     drain(name.c_str());
-  } else if (seen.number != SIGHUP && stage_ != stage::ending) {
+  } else if (seen.number != SIGHUP) {
     end(exit_failed, fmt::format("ended at once by a second signal, {}", name));
   }
 }

@@ -112,7 +112,7 @@ class supervisor_machine {
   void lose(slot& lost, const std::string& cause);
   void exited(slot& one, const base::child_change& change);
   void other_node_lost(const node_watch::losses& losses);
-  void leave_epoch(const schemas::rank_lost& loss, std::optional<base::rank_id> but);
+  void leave_epoch(const schemas::rank_lost& loss);
   void drain(const char* signal);
   void leave();
   void end(int exit_code, const std::string& cause);

@@ -70,7 +70,7 @@ void supervisor_machine::said(slot& from, const schemas::segment_wanted& message
   // It asked before it knew of a loss; it is told of that already.
   const bool all_run = std::all_of(slots_.begin(), slots_.end(),
                                    [](const slot& one) { return one.is == state::running; });
-  if (!all_run || (stage_ != stage::serving && stage_ != stage::draining)) return;
+  if (!all_run) return;
   if (segment_) effects_.push_back(effect::abort_segment{});
   segment_ = message.epoch;
   effects_.push_back(effect::make_segment{message.epoch, message.ranks});
@@ -129,8 +129,7 @@ void supervisor_machine::on(const event::stranger_refused& seen) {
 
 // --- who is in which epoch ----------------------------------------------------------------------
 
-void supervisor_machine::leave_epoch(const schemas::rank_lost& loss,
-                                     std::optional<base::rank_id> but) {
+void supervisor_machine::leave_epoch(const schemas::rank_lost& loss) {
   why_not_joined_ = fmt::format("rank {} is lost: {}", loss.rank.value, loss.cause);
   for (slot& one : slots_) {
     if (one.phase.epoch != base::epoch_id{}) {
@@ -138,7 +137,7 @@ void supervisor_machine::leave_epoch(const schemas::rank_lost& loss,
       one.phase = {schemas::rank_phase::waiting_for_ranks, {}, why_not_joined_};
     }
     const bool hears = one.is == state::running || one.is == state::starting;
-    if (hears && one.rank != but) effects_.push_back(effect::tell{one.rank, {loss}});
+    if (hears) effects_.push_back(effect::tell{one.rank, {loss}});
   }
 }
 

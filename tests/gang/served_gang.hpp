@@ -184,6 +184,8 @@ class open_stream {
   [[nodiscard]] bool done() const { return done_; }  // "[DONE]" came
   [[nodiscard]] bool failed() const { return !error_.empty(); }
   [[nodiscard]] const std::string& error() const { return error_; }
+  [[nodiscard]] const std::string& error_code() const { return error_code_; }  // of an event
+  [[nodiscard]] int errors() const { return errors_; }                         // events
   [[nodiscard]] steady::time_point ended() const { return ended_; }
 
  private:
@@ -212,7 +214,11 @@ class open_stream {
         continue;
       }
       const json data = json::parse(event.substr(6), nullptr, false);
-      if (data.contains("error")) error_ = data["error"].value("message", "?");
+      if (data.contains("error")) {
+        error_ = data["error"].value("message", "?");
+        error_code_ = data["error"].value("code", "?");
+        ++errors_;
+      }
       if (data.contains("choices") && !data["choices"].empty()) {
         text_ += data["choices"][0].value("text", "");
         ++pieces_;
@@ -226,6 +232,8 @@ class open_stream {
   std::string unread_;
   std::string text_;
   std::string error_;
+  std::string error_code_;
+  int errors_ = 0;
   bool done_ = false;
   steady::time_point ended_;
   std::thread thread_;

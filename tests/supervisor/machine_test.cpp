@@ -108,6 +108,7 @@ TEST(SupervisorMachine, ForgetsSilenceOfRanksWhenItDidNotRunItself) {
   EXPECT_THAT(gang.step(event::vitals_seen{base::rank_id{1}, still}), IsEmpty());
   gang.now += seconds(5);
   gang.step(event::timer{});
+  EXPECT_TRUE(gang.logged("this process did not run for a while"));
   EXPECT_THAT(gang.step(event::vitals_seen{base::rank_id{1}, still}), IsEmpty());
   gang.pass(milliseconds(10'100));
   EXPECT_THAT(gang.step(event::vitals_seen{base::rank_id{1}, still}), Contains("kill 1"));
@@ -197,6 +198,83 @@ TEST(SupervisorMachine, LosesARankThatDoesNotReadItsMessages) {
   EXPECT_THAT(gang.step(event::rank_does_not_read{base::rank_id{1}}), IsEmpty());
 }
 
+TEST(SupervisorMachine, IgnoresWhatComesOfRanksThatItDoesNotHave) {
+  machine_case gang = running();
+  const base::rank_id none{17};
+  const std::vector<machine_event> events = {
+      event::rank_started{none},        event::rank_not_started{none, "why"},
+      event::rank_does_not_read{none},  event::vitals_seen{none, {}},
+      event::rank_garbled{none, "why"}, event::rank_said{none, {schemas::give_up{3, ""}}},
+      event::rank_changed{none, {}}};
+  for (const machine_event& one : events) EXPECT_THAT(gang.step(one), IsEmpty()) << one.index();
+}
+
+TEST(SupervisorMachine, IgnoresWhatComesOfAProcessThatIsNoLongerThere) {
+  machine_case gang = running();
+  gang.is_killed(1);
+  gang.is_killed(1);  // waits for its back-off
+  const base::rank_id rank{1};
+  const std::vector<machine_event> events = {
+      event::rank_started{rank},
+      event::rank_not_started{rank, "why"},
+      event::rank_does_not_read{rank},
+      event::vitals_seen{rank, {}},
+      event::rank_said{rank, {schemas::give_up{3, "why"}}},
+      event::rank_changed{rank, {base::child_change::what::exited, 3}},
+      event::rank_changed{rank, {base::child_change::what::stopped, 19}}};
+  for (const machine_event& one : events) EXPECT_THAT(gang.step(one), IsEmpty()) << one.index();
+  EXPECT_THAT(gang.pass(milliseconds(250)), ElementsAre("spawn 1"));
+}
+
+TEST(SupervisorMachine, HearsNothingOfARankThatItHasKilled) {
+  machine_case gang = running();
+  gang.stops(0);
+  EXPECT_THAT(gang.says(0, schemas::give_up{3, "why"}), IsEmpty());
+  EXPECT_THAT(gang.says(0, schemas::control_plane_listens{"127.0.0.1", 99}), IsEmpty());
+  EXPECT_THAT(gang.step(event::rank_started{base::rank_id{0}}), IsEmpty());
+  EXPECT_FALSE(gang.machine.health().ranks[0].running);
+}
+
+TEST(SupervisorMachine, BacksOffFromARankThatCannotBeStarted) {
+  machine_case gang({.world_size = 1});
+  gang.step(event::begin{});
+  const event::rank_not_started failed{base::rank_id{0}, "no memory"};
+  EXPECT_THAT(gang.step(failed), ElementsAre("spawn 0"));
+  EXPECT_THAT(gang.step(failed), IsEmpty());
+  const auto more = gang.step(event::timer{});
+  EXPECT_THAT(more, IsEmpty());
+  gang.now += milliseconds(250);
+  EXPECT_THAT(gang.step(event::timer{}), ElementsAre("spawn 0"));
+  EXPECT_TRUE(gang.logged("rank 0 is lost: no memory; it is started again in 0.25 s"));
+}
+
+TEST(SupervisorMachine, TellsOfTheLossOfARankThatWasKilledAsItStartedOnce) {
+  machine_case gang({.world_size = 2});
+  gang.step(event::begin{});
+  gang.step(event::rank_started{base::rank_id{0}});
+  EXPECT_THAT(gang.stops(1), ElementsAre("kill 1", StartsWith("tell 0 rank_lost 1 (stopped")));
+  EXPECT_THAT(gang.step(event::rank_not_started{base::rank_id{1}, "no memory"}),
+              ElementsAre("spawn 1"));
+}
+
+TEST(SupervisorMachine, CountsTheSilenceOfANewProcessFromItsStart) {
+  machine_case gang = running();
+  const vitals_sample still{.ticks = 5, .last_tick_ns = 9, .doing = 1};
+  gang.step(event::vitals_seen{base::rank_id{1}, still});
+  gang.is_killed(1);
+  gang.pass(seconds(11));
+  EXPECT_THAT(gang.step(event::vitals_seen{base::rank_id{1}, still}), IsEmpty());
+}
+
+TEST(SupervisorMachine, StartsRankZeroOfAServerAgainWhateverItsExit) {
+  for (const int code : {0, 1}) {
+    machine_case gang = running();
+    EXPECT_THAT(gang.exits(0, code), Contains("spawn 0")) << code;
+    EXPECT_TRUE(
+        gang.logged(fmt::format("rank 0 is lost: exited with code {}; it is started again", code)));
+  }
+}
+
 // --- one-shot commands ---------------------------------------------------------------------------
 
 const machine_options command{.world_size = 2, .one_shot = true};
@@ -231,6 +309,20 @@ TEST(SupervisorMachine, InterruptsACommandAtTheFirstSignal) {
   EXPECT_THAT(gang.step(event::signal_came{SIGINT}), ElementsAre("kill 0", "kill 1"));
   gang.is_killed(1);
   EXPECT_THAT(gang.is_killed(0), ElementsAre("finish 1 interrupted by SIGINT"));
+}
+
+TEST(SupervisorMachine, EndsACommandWithFourWhenAWorkerEndsBeforeRankZero) {
+  machine_case gang = running(command);
+  gang.exits(1, 0);
+  EXPECT_THAT(gang.is_killed(0), ElementsAre("finish 4 rank 1 is lost: exited with code 0"));
+}
+
+TEST(SupervisorMachine, KeepsTheFirstCauseOfAnEnd) {
+  machine_case gang = running(command);
+  gang.step(event::signal_came{SIGINT});
+  gang.pass(milliseconds(4000));
+  EXPECT_THAT(gang.step(event::signal_came{SIGTERM}), IsEmpty());
+  EXPECT_THAT(gang.pass(milliseconds(1000)), ElementsAre("finish 1 interrupted by SIGINT"));
 }
 
 // --- the end -------------------------------------------------------------------------------------
@@ -325,6 +417,71 @@ TEST(SupervisorMachine, KillsARankZeroThatStopsInItsDrain) {
   EXPECT_THAT(gang.is_killed(0), ElementsAre("tell 1 drain 2000"));
 }
 
+TEST(SupervisorMachine, DrainsARankZeroThatIsJustStarting) {
+  machine_case gang({.world_size = 2});
+  gang.step(event::begin{});
+  EXPECT_THAT(gang.step(event::signal_came{SIGTERM}), ElementsAre("tell 0 drain 100000"));
+  EXPECT_TRUE(gang.logged("SIGTERM: open requests have 100 s to end"));
+}
+
+TEST(SupervisorMachine, LeavesWhenRankZeroCannotBeStartedInItsDrain) {
+  machine_case gang({.world_size = 2});
+  gang.step(event::begin{});
+  gang.step(event::signal_came{SIGTERM});
+  EXPECT_THAT(gang.step(event::rank_not_started{base::rank_id{0}, "no memory"}),
+              ElementsAre("tell 1 drain 2000"));
+  EXPECT_THAT(gang.step(event::rank_not_started{base::rank_id{1}, "no memory"}),
+              ElementsAre("finish 0 "));
+}
+
+TEST(SupervisorMachine, DrainsOnWithoutAWorkerThatCannotBeStarted) {
+  machine_case gang({.world_size = 2});
+  gang.step(event::begin{});
+  gang.step(event::rank_started{base::rank_id{0}});
+  gang.step(event::signal_came{SIGTERM});
+  EXPECT_THAT(gang.step(event::rank_not_started{base::rank_id{1}, "no memory"}), IsEmpty());
+  EXPECT_THAT(gang.exits(0, 0), ElementsAre("finish 0 "));
+}
+
+TEST(SupervisorMachine, TellsOfARankThatIsLostInADrainOnce) {
+  machine_case gang = running({.world_size = 2});
+  gang.step(event::signal_came{SIGTERM});
+  EXPECT_THAT(gang.stops(1), ElementsAre("kill 1", StartsWith("tell 0 rank_lost 1")));
+  EXPECT_TRUE(gang.logged("rank 1 is lost: stopped by signal 19 (SIGSTOP)"));
+  EXPECT_THAT(gang.is_killed(1), IsEmpty());
+}
+
+TEST(SupervisorMachine, KillsRanksThatAreJustStartingAtASecondSignal) {
+  machine_case gang({.world_size = 2});
+  gang.step(event::begin{});
+  gang.step(event::signal_came{SIGTERM});
+  EXPECT_THAT(gang.step(event::signal_came{SIGTERM}), ElementsAre("kill 0", "kill 1"));
+  EXPECT_THAT(gang.step(event::rank_started{base::rank_id{1}}), IsEmpty());
+}
+
+TEST(SupervisorMachine, GivesItsPatienceToTheMillisecond) {
+  machine_case gang = running(
+      {.world_size = 2, .drain_patience = milliseconds(130), .leave_patience = milliseconds(140)});
+  gang.step(event::signal_came{SIGTERM});
+  EXPECT_THAT(gang.pass(milliseconds(129)), IsEmpty());
+  EXPECT_THAT(gang.pass(milliseconds(1)), ElementsAre("kill 0", "tell 1 drain 140"));
+  EXPECT_THAT(gang.pass(milliseconds(139)), IsEmpty());
+  EXPECT_THAT(gang.pass(milliseconds(1)), ElementsAre("kill 1"));
+  EXPECT_TRUE(gang.logged("ranks that did not leave within 0.14 s are killed"));
+}
+
+TEST(SupervisorMachine, DoesNothingMoreWhenItHasFinished) {
+  machine_case gang = running({.world_size = 1});
+  gang.step(event::signal_came{SIGTERM});
+  gang.exits(0, 0);
+  ASSERT_TRUE(gang.machine.finished());
+  gang.all.clear();
+  gang.now += seconds(10);
+  gang.step(event::timer{});
+  gang.step(event::signal_came{SIGTERM});
+  EXPECT_THAT(gang.all, IsEmpty());
+}
+
 // --- what ranks say ------------------------------------------------------------------------------
 
 TEST(SupervisorMachine, TellsEveryRankWhereTheControlPlaneIs) {
@@ -343,6 +500,13 @@ TEST(SupervisorMachine, TakesTheControlPlaneFromRankZeroOnly) {
   machine_case gang = running();
   EXPECT_THAT(gang.says(1, schemas::control_plane_listens{"10.0.0.1", 99}), IsEmpty());
   EXPECT_TRUE(gang.logged("rank 1 sent a control plane of its own"));
+}
+
+TEST(SupervisorMachine, TellsOnlyRanksThatRunWhereTheControlPlaneIs) {
+  machine_case gang = running({.world_size = 3});
+  gang.stops(2);
+  EXPECT_THAT(gang.says(0, schemas::control_plane_listens{"127.0.0.1", 99}),
+              ElementsAre("tell 1 control_plane_at 127.0.0.1:99"));
 }
 
 TEST(SupervisorMachine, MakesASegmentForAllWhenRankZeroWantsOne) {
@@ -425,6 +589,27 @@ TEST(SupervisorMachine, PingsTwiceASecondAndStopsWhenNobodyAnswers) {
   EXPECT_THAT(gang.all, Not(Contains("tell 0 ping 11")));
 }
 
+TEST(SupervisorMachine, TakesNoOldPongForANewOne) {
+  machine_case gang = running({.world_size = 1});
+  gang.pass(seconds(4));
+  gang.says(0, schemas::pong{8});
+  gang.says(0, schemas::pong{1});
+  gang.all.clear();
+  gang.pass(seconds(4));
+  EXPECT_THAT(gang.all, Contains("tell 0 ping 16"));
+}
+
+TEST(SupervisorMachine, PingsANewProcessFromTheBeginning) {
+  machine_case gang = running({.world_size = 1});
+  gang.pass(seconds(3));
+  gang.says(0, schemas::pong{5});
+  gang.is_killed(0);
+  gang.all.clear();
+  gang.pass(seconds(4));
+  EXPECT_THAT(gang.all, Contains("tell 0 ping 1"));
+  EXPECT_THAT(gang.all, Contains("tell 0 ping 8"));
+}
+
 // --- the stand-in --------------------------------------------------------------------------------
 
 TEST(SupervisorMachine, AnswersInPlaceOfRankZeroInItsBackOffOnly) {
@@ -440,6 +625,12 @@ TEST(SupervisorMachine, AnswersInPlaceOfRankZeroInItsBackOffOnly) {
 TEST(SupervisorMachine, HasNoStandInWithoutHttp) {
   machine_case gang = running({.world_size = 2});
   EXPECT_THAT(gang.stops(0), Not(Contains(HasSubstr("stand_in"))));
+}
+
+TEST(SupervisorMachine, LeavesRankZerosSocketToItsOwnNode) {
+  machine_case gang({.world_size = 2, .node_rank = 1, .nnodes = 2, .has_http = true, .url = "u"});
+  EXPECT_THAT(gang.step_and_start(event::begin{}), ElementsAre("spawn 1"));
+  EXPECT_THAT(gang.stops(1), Not(Contains(HasSubstr("stand_in"))));
 }
 
 // --- health --------------------------------------------------------------------------------------
@@ -487,6 +678,27 @@ TEST(SupervisorMachine, IsNotJoinedWhileItLeaves) {
   gang.exits(0, 0);
   EXPECT_FALSE(gang.machine.health().joined);
   EXPECT_EQ(gang.machine.health().why, "this node is shutting down");
+}
+
+TEST(SupervisorMachine, KeepsThePhaseOfARankThatWasInNoEpoch) {
+  machine_case gang = running({.world_size = 3});
+  gang.says(0, serving(1));
+  gang.says(1, schemas::phase_changed{schemas::rank_phase::loading, {}, "half"});
+  gang.is_killed(2);
+  const health_status health = gang.machine.health();
+  EXPECT_EQ(health.ranks[0].phase, schemas::rank_phase::waiting_for_ranks);
+  EXPECT_EQ(health.ranks[1].phase, schemas::rank_phase::loading);
+  EXPECT_EQ(health.ranks[1].detail, "half");
+  gang.says(0, serving(1));  // of the epoch that is over
+  EXPECT_EQ(gang.machine.health().ranks[0].phase, schemas::rank_phase::waiting_for_ranks);
+}
+
+TEST(SupervisorMachine, SaysNothingOfTheProcessBeforeInTheHealthOfANewOne) {
+  machine_case gang = running();
+  gang.says(1, serving(1));
+  gang.is_killed(1);
+  EXPECT_EQ(gang.machine.health().ranks[1].phase, schemas::rank_phase::starting);
+  EXPECT_EQ(gang.machine.health().ranks[1].detail, "");
 }
 
 TEST(SupervisorMachine, CutsALongDetail) {

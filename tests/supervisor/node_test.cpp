@@ -168,6 +168,15 @@ TEST(NodeWatch, CountsSilenceWhenItsTimerIsAlmostOnTime) {
   EXPECT_THAT(gang.step(event::timer{}), Contains("close_peer 11"));
 }
 
+TEST(NodeWatch, LosesANodeToTheMillisecond) {
+  machine_case gang = spoke(milliseconds(30));
+  EXPECT_THAT(gang.pass(milliseconds(799)), IsEmpty());
+  EXPECT_THAT(gang.pass(milliseconds(1)), Contains("close_peer 5"));
+  EXPECT_TRUE(gang.logged("lost node 0: no heartbeat for 800 ms"));
+  EXPECT_THAT(gang.pass(milliseconds(99)), IsEmpty());
+  EXPECT_THAT(gang.pass(milliseconds(1)), ElementsAre("dial"));
+}
+
 TEST(NodeWatch, TakesALostNodeBack) {
   machine_case gang = hub();
   gang.step(event::peer_gone{connection_id{11}, "closed"});
@@ -198,6 +207,7 @@ TEST(NodeWatch, BelievesANodeOnItsOwnRanksOnly) {
   for (const int rank : {0, 1, 4, 5, 6, -1, 1 << 30}) {
     EXPECT_THAT(gang.peer_says(11, schemas::rank_lost{base::rank_id{rank}, "forged"}), IsEmpty());
   }
+  EXPECT_TRUE(gang.logged("node 1 said that rank 4 is lost, which is not its own"));
   machine_case other = spoke();
   for (const int rank : {2, 3, 6, -1}) {
     EXPECT_THAT(other.peer_says(5, schemas::rank_lost{base::rank_id{rank}, "forged"}), IsEmpty());
@@ -239,6 +249,41 @@ TEST(NodeWatch, IntroducesItselfWhereItHasDialled) {
   EXPECT_THAT(gang.peer_says(6, beat_of(0)), IsEmpty());  // not the one it dialled
   EXPECT_THAT(gang.peer_says(5, beat_of(0)), ElementsAre("accept_peer 5"));
   EXPECT_THAT(gang.step(event::peer_opened{connection_id{7}}), ElementsAre("close_peer 7"));
+}
+
+TEST(NodeWatch, HoldsOneConnectionThatIsNotIntroducedYet) {
+  machine_case gang(node(1));
+  gang.step_and_start(event::begin{});
+  gang.pass(milliseconds(0));
+  gang.step(event::peer_opened{connection_id{5}});
+  EXPECT_THAT(gang.step(event::peer_opened{connection_id{6}}), ElementsAre("close_peer 6"));
+  EXPECT_THAT(gang.peer_says(5, beat_of(0)), ElementsAre("accept_peer 5"));
+}
+
+TEST(NodeWatch, TellsWhoIsRefusedWhatItIsItself) {
+  machine_case gang(node(0));
+  gang.step_and_start(event::begin{});
+  gang.all.clear();
+  gang.peer_says(13, beat_of(0));
+  ASSERT_EQ(gang.all.size(), 3U);
+  EXPECT_THAT(gang.all[0], StartsWith("log node 0 is refused"));
+  EXPECT_EQ(gang.all[1], "tell_peer 13 heartbeat 0 of 3");
+  EXPECT_EQ(gang.all[2], "close_peer 13");
+}
+
+TEST(NodeWatch, ComplainsAgainAfterAConnectionThatStood) {
+  machine_case gang(node(1));
+  gang.step_and_start(event::begin{});
+  gang.pass(milliseconds(0));
+  gang.step(event::peer_not_reached{"refused"});
+  gang.pass(milliseconds(100));
+  gang.step(event::peer_opened{connection_id{5}});
+  gang.peer_says(5, beat_of(0));
+  gang.step(event::peer_gone{connection_id{5}, "closed"});
+  gang.pass(milliseconds(100));
+  gang.all.clear();
+  gang.step(event::peer_not_reached{"refused"});
+  EXPECT_TRUE(gang.logged("node 0 cannot be reached yet: refused"));
 }
 
 TEST(NodeWatch, DialsAgainWhenNodeZeroIsAnotherGangs) {
@@ -309,6 +354,19 @@ TEST(NodeWatch, LetsItsRanksRunUntilRankZeroHasDrainedElsewhere) {
                           "tell 2 drain 2000", "tell 3 drain 2000"));
   gang.exits(2, 0);
   EXPECT_THAT(gang.exits(3, 0), ElementsAre("finish 0 "));
+}
+
+TEST(NodeWatch, WaitsForRankZeroElsewhereAlsoWithoutRanksOfItsOwn) {
+  machine_case gang(node(1));
+  gang.step(event::begin{});
+  gang.step(event::timer{});
+  gang.step(event::peer_opened{connection_id{5}});
+  gang.peer_says(5, beat_of(0));
+  gang.step(event::signal_came{SIGTERM});
+  for (const int rank : {2, 3}) {
+    EXPECT_THAT(gang.step(event::rank_not_started{base::rank_id{rank}, "why"}), IsEmpty());
+  }
+  EXPECT_THAT(gang.step(event::peer_gone{connection_id{5}, "closed"}), ElementsAre("finish 0 "));
 }
 
 TEST(NodeWatch, DoesNotWaitForALeaderThatIsAway) {

@@ -103,6 +103,18 @@ TEST(VitalsWatch, NeverSuspectsARankThatWaitsOrIsIdle) {
   }
 }
 
+TEST(VitalsWatch, CountsFromTheEndOfAWait) {
+  vitals_watch watch;
+  vitals_sample sample = working(1, 0.0);
+  EXPECT_FALSE(watch.look(sample, start));
+  sample.doing = 2;
+  EXPECT_FALSE(watch.look(sample, start + seconds(9)));
+  sample.doing = 1;
+  EXPECT_FALSE(watch.look(sample, start + seconds(18)));
+  EXPECT_FALSE(watch.look(sample, start + seconds(28)));
+  EXPECT_TRUE(watch.look(sample, start + milliseconds(28'001)));
+}
+
 TEST(VitalsWatch, TakesANewBeginForProgress) {
   vitals_watch watch;
   vitals_sample sample = working(1, 0.0);
