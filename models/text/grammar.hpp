@@ -101,7 +101,7 @@ class grammar_factory {
   // resource_exhausted (above a bound, or not done in a second), unavailable (too many are being
   // compiled; retryable).
   // Cost: mostly 0.1 to 50 ms; at most a second. What takes longer goes on without its caller until
-  // the library's fuel is spent; at most eight are in work.
+  // it ends by itself; at most four are in work.
   [[nodiscard]] base::result<grammar> compile(const schemas::output_grammar& of) const;
 
  private:

@@ -158,7 +158,7 @@ TEST_P(WedgedRank, IsKilledAndTheGangServesTheSameAnswerInTheNextEpoch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(EachRank, WedgedRank, testing::Values(0, 1),
-                         [](const auto& info) { return "rank" + std::to_string(info.param); });
+                         [](const auto& of) { return "rank" + std::to_string(of.param); });
 
 }  // namespace
 }  // namespace troupe::gang_test

@@ -103,35 +103,18 @@ TEST(HostileGrammar, SaysWhatIsWrong) {
   }
 }
 
-std::vector<hostile_case> heavy_cases() {
-  std::string properties;
-  std::string any_of;
-  std::string all_of;
+std::vector<hostile_case> heavy_texts() {
   std::string names;
   std::string rules;
   for (int i = 0; i < 3000; ++i) {
-    const char* const comma = i == 0 ? "" : ",";
-    properties += fmt::format(R"({}"p{}":{{"type":"string"}})", comma, i);
-    any_of += fmt::format(
-        R"({}{{"type":"object","properties":{{"k{}":{{"type":"integer"}}}},"required":["k{}"]}})",
-        comma, i, i);
-    if (i < 14) {
-      all_of +=
-          fmt::format(R"({}{{"anyOf":[{{"properties":{{"a{}":{{"type":"string"}}}}}},)", comma, i) +
-          fmt::format(R"({{"properties":{{"b{}":{{"type":"number"}}}}}}]}})", i);
-    }
-    names += fmt::format(R"({}"{} choice {} choice")", comma, i, i);
-    rules += fmt::format("r{}: r{} r{}\n", i, i + 1, i + 1);
+    names += fmt::format(R"({}"{} choice {} choice")", i == 0 ? "" : ",", i, i);
+    if (i < 1200) rules += fmt::format("r{}: r{} r{}\n", i, i + 1, i + 1);
   }
-  std::string doubling = R"({"$defs":{"d0":{"type":"string"})";
-  for (int i = 1; i < 40; ++i) {
-    const std::string below = fmt::format(R"({{"$ref":"#/$defs/d{}"}})", i - 1);
-    doubling += fmt::format(R"(,"d{}":{{"allOf":[{},{}]}})", i, below, below);
-  }
-  doubling += R"(},"$ref":"#/$defs/d39"})";
   return {
       // Too large, too deep.
-      {kind::regex, std::string(300'000, 'a'), "300000 bytes"},
+      {kind::regex, std::string(300'000, 'a'), "300000 bytes, more than 16384"},
+      {kind::lark, "start: \"a\" //" + std::string(40'000, 'a'), "more than 32768"},
+      {kind::choice, "[\"" + std::string(140'000, 'a') + "\"]", "more than 131072"},
       {kind::json_schema, times(R"({"items":)", 70) + "{}" + times("}", 70), "nests deeper"},
       {kind::regex, times("(", 100) + "a" + times(")", 100), "nests deeper"},
       {kind::lark, "start: " + times("(", 1000) + "\"a\"" + times(")", 1000), "nests deeper"},
@@ -146,11 +129,53 @@ std::vector<hostile_case> heavy_cases() {
       {kind::regex, times("(.*a.*b){2}", 60), nullptr},
       {kind::regex, ".*" + times("(\\w+\\s?)*", 60) + "$", nullptr},
       {kind::regex, "(\\p{L}|\\p{N}|\\p{So}){50,500}", nullptr},
-      {kind::regex, times("(a|b)?", 20'000), nullptr},
-      {kind::regex, std::string(100'000, 'a'), nullptr},
-      {kind::regex, times("abcde|", 20'000) + "x", nullptr},
+      {kind::regex, times("(a|b)?", 2'700), nullptr},
+      {kind::regex, times("a?", 8'000), nullptr},
+      {kind::regex, times(".{1,3}", 2'700), nullptr},
+      {kind::regex, std::string(16'000, 'a'), nullptr},
+      {kind::regex, times("abcde|", 2'700) + "x", nullptr},
       {kind::choice, "[" + names + "]", nullptr},
+      // Ambiguous and left recursive grammars, and one that doubles 1,200 times.
+      {kind::lark, "start: start start | \"a\" | \"\"", nullptr},
+      {kind::lark, "start: a*\na: b*\nb: \"x\"*", nullptr},
+      {kind::lark, "start: r0\n" + rules + "r1200: \"a\"\n", nullptr},
+      {kind::lark, "start: \"a\"{1,100000}", nullptr},
+      {kind::lark, "start: X{1000} X{1000}\nX: /a{1000}/", nullptr},
+      {kind::lark, "start: " + times("\"a\" | ", 5'000) + "\"b\"", nullptr},
+  };
+}
+
+std::vector<hostile_case> heavy_schemas() {
+  std::string properties;
+  std::string many_properties;
+  std::string any_of;
+  std::string all_of;
+  for (int i = 0; i < 501; ++i) {
+    const char* const comma = i == 0 ? "" : ",";
+    const std::string property = fmt::format(R"({}"p{}":{{"type":"string"}})", comma, i);
+    if (i < 500) properties += property;
+    many_properties += property;
+    if (i < 500) {
+      any_of += fmt::format(
+          R"({}{{"type":"object","properties":{{"k{}":{{"type":"integer"}}}},"required":["k{}"]}})",
+          comma, i, i);
+    }
+    if (i < 14) {
+      all_of +=
+          fmt::format(R"({}{{"anyOf":[{{"properties":{{"a{}":{{"type":"string"}}}}}},)", comma, i) +
+          fmt::format(R"({{"properties":{{"b{}":{{"type":"number"}}}}}}]}})", i);
+    }
+  }
+  std::string doubling = R"({"$defs":{"d0":{"type":"string"})";
+  for (int i = 1; i < 40; ++i) {
+    const std::string below = fmt::format(R"({{"$ref":"#/$defs/d{}"}})", i - 1);
+    doubling += fmt::format(R"(,"d{}":{{"allOf":[{},{}]}})", i, below, below);
+  }
+  doubling += R"(},"$ref":"#/$defs/d39"})";
+  return {
       // Schemas that unfold.
+      {kind::json_schema, R"({"type":"object","properties":{)" + many_properties + "}}",
+       "501 members in one properties"},
       {kind::json_schema, R"({"type":"object","properties":{)" + properties + "}}", nullptr},
       {kind::json_schema, R"({"anyOf":[)" + any_of + "]}", nullptr},
       {kind::json_schema, R"({"allOf":[)" + all_of + "]}", nullptr},
@@ -159,19 +184,20 @@ std::vector<hostile_case> heavy_cases() {
        nullptr},
       {kind::json_schema, R"({"type":"array","maxItems":100000})", nullptr},
       {kind::json_schema, R"({"type":"string","minLength":100000,"maxLength":1000000})", nullptr},
-      {kind::json_schema, R"({"type":"number","multipleOf":1e-30,"maximum":1e300})", nullptr},
-      {kind::json_schema, R"({"type":"integer","multipleOf":1234567,"maximum":1e15})", nullptr},
+      {kind::json_schema, R"({"type":"number","multipleOf":1e-30})", "multipleOf"},
+      {kind::json_schema, R"({"type":"integer","multipleOf":9973,"maximum":1e15})", nullptr},
+      {kind::json_schema, R"({"type":"integer","multipleOf":1234567})", "multipleOf 1234567"},
+      {kind::json_schema, R"({"type":"number","multipleOf":0.12345})", "multipleOf 0.12345"},
       {kind::json_schema,
        R"({"type":"object","patternProperties":{"(a|b)*a(a|b){25}":{},"(b|c)*c(b|c){25}":{}}})",
        nullptr},
-      // Ambiguous and left recursive grammars, and one that doubles 3,000 times.
-      {kind::lark, "start: start start | \"a\" | \"\"", nullptr},
-      {kind::lark, "start: a*\na: b*\nb: \"x\"*", nullptr},
-      {kind::lark, "start: r0\n" + rules + "r3000: \"a\"\n", nullptr},
-      {kind::lark, "start: \"a\"{1,100000}", nullptr},
-      {kind::lark, "start: X{1000} X{1000}\nX: /a{1000}/", nullptr},
-      {kind::lark, "start: " + times("\"a\" | ", 20'000) + "\"b\"", nullptr},
   };
+}
+
+std::vector<hostile_case> heavy_cases() {
+  std::vector<hostile_case> out = heavy_texts();
+  for (hostile_case& of : heavy_schemas()) out.push_back(std::move(of));
+  return out;
 }
 
 // Draws until the grammar ends, a bound is hit or it was long enough. Each step ends in time.
