@@ -153,8 +153,11 @@ engine::rank_worker_options engine_part(const rank_parts& parts, const engine_li
 
 base::result<rank_inheritance> inherit(const rank_seat& seat) {
   TROUPE_TRY_VOID(base::die_with_parent(seat.parent));
-  TROUPE_TRY(vitals, base::memory_map::of(base::fd(descriptors::vitals), sizeof(base::rank_vitals),
+  base::fd page(descriptors::vitals);
+  TROUPE_TRY(vitals, base::memory_map::of(page, sizeof(base::rank_vitals),
                                           base::memory_access::read_write));
+  // Open as long as the process lives: who looks at a rank from outside finds it by its number.
+  static_cast<void>(page.release());
   return rank_inheritance{.channel = base::fd(descriptors::channel),
                           .vitals = std::move(vitals),
                           .credentials = {.certificate = base::fd(descriptors::certificate),

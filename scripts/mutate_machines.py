@@ -55,6 +55,9 @@ EXPLAINED = {
     ("actors/gang/gang_machine.cpp", "without an operand of &&",
      "phase_ == gang_phase::preparing"):
         "ranks are prepared in that phase only; it says when",
+    ("actors/leader/leader_machine.cpp", "remove",
+     "choice.emitted_ids.push_back(token.token.token_id);"):
+        "kept for a request that goes on in the next epoch, which none does yet",
 }
 
 PROLOGUE = """#include <cstdlib>

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.hpp"
 
@@ -19,11 +20,10 @@ leader_machine::leader_machine(leader_options options) : options_(options) {}
 
 std::vector<leader_output> leader_machine::step(leader_input event, time_point now) {
   now_ = std::max(now_, now);
-  effects_.clear();
   std::visit([this](auto& kind) { on(kind); }, event);
   go_on();
   check();
-  return std::move(effects_);
+  return std::exchange(effects_, {});
 }
 
 bool leader_machine::ready(time_point now) const noexcept {
@@ -92,10 +92,7 @@ void leader_machine::on(leader_event::choice_satisfied& event) {
 }
 
 void leader_machine::on(leader_event::start_refused& event) {
-  if (event.key.request == canary_request) {
-    on_failure(event.error);
-    return;
-  }
+  if (event.key.request == canary_request) return on_failure(event.error);
   const auto found = open_.find(event.key.request);
   if (found == open_.end()) return;
   close_choice(found->second, event.key, false);
@@ -121,13 +118,10 @@ void leader_machine::on(leader_event::stepped& event) {
 }
 
 void leader_machine::accept_canary(const leader_event::stepped_token& token) {
-  if (token.failed || token.finished) {
+  if (token.failed) return on_failure(*token.failed);
+  if (token.finished) {
     canary_running_ = false;
     --in_engine_;
-  }
-  if (token.failed) {
-    on_failure(*token.failed);
-    return;
   }
   if (phase_ == phase::proving) {
     phase_ = phase::serving;
@@ -196,7 +190,7 @@ void leader_machine::close_choice(open_request& request, choice_key key, bool in
 
 void leader_machine::end_request(base::request_id id, base::result<void> outcome) {
   const auto found = open_.find(id);
-  if (found == open_.end()) return;
+  TROUPE_CHECK(found != open_.end());
   for (std::uint32_t choice = 0; choice < found->second.choices.size(); ++choice) {
     close_choice(found->second, {id, choice}, true);
   }
@@ -205,12 +199,10 @@ void leader_machine::end_request(base::request_id id, base::result<void> outcome
 }
 
 void leader_machine::end_if_complete(base::request_id id) {
-  const auto found = open_.find(id);
-  if (found != open_.end() && found->second.undone == 0) end_request(id, {});
+  if (open_.at(id).undone == 0) end_request(id, {});
 }
 
 void leader_machine::leave_epoch(const std::string& reason) {
-  if (phase_ == phase::waiting) return;
   phase_ = phase::waiting;
   stepping_ = false;
   canary_running_ = false;
@@ -223,7 +215,6 @@ void leader_machine::leave_epoch(const std::string& reason) {
                      true));
   }
   stops_.clear();  // the engine goes as a whole
-  starts_.clear();
   in_engine_ = 0;
   effects_.emplace_back(leader_effect::release{epoch_});
 }
@@ -251,7 +242,7 @@ void leader_machine::go_on() {
     for (const choice_key& key : stops_) effects_.emplace_back(leader_effect::stop{key});
     stops_.clear();
     const bool idle_too_long = now_ - last_step_ >= options_.canary_every;
-    if (phase_ == phase::serving && in_engine_ == 0 && idle_too_long) start_canary();
+    if (in_engine_ == 0 && idle_too_long) start_canary();
     for (leader_effect::start& start : starts_) effects_.emplace_back(std::move(start));
     starts_.clear();
     if (in_engine_ > 0) {
@@ -259,11 +250,7 @@ void leader_machine::go_on() {
       effects_.emplace_back(leader_effect::step{});
     }
   }
-  if (in_engine_ == 0) {
-    effects_.emplace_back(leader_effect::wake_at{last_step_ + options_.canary_every});
-    return;
-  }
-  time_point earliest = time_point::max();
+  time_point earliest = in_engine_ == 0 ? last_step_ + options_.canary_every : time_point::max();
   for (const auto& [id, request] : open_) earliest = std::min(earliest, request.deadline);
   if (earliest != time_point::max()) effects_.emplace_back(leader_effect::wake_at{earliest});
 }

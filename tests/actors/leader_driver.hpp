@@ -39,6 +39,7 @@ class leader_driver {
     completion_request request;
     request.prompt_ids = {1, 2, 3};
     request.params.seed = 99;
+    request.scope.tenant = std::string("t");  // g++ 12 warns of an assigned literal
     request.choices = choices;
     request.patience = patience;
     tell(leader_event::submitted{base::request_id{id}, std::move(request)});

@@ -13,8 +13,14 @@ using namespace std::chrono_literals;
 TEST(LeaderMachine, ProvesAnEpochWithOneRealStepBeforeItIsReady) {
   leader_driver leader;
   leader.tell(leader_event::epoch_began{epoch_1});
-  EXPECT_EQ(leader.count<leader_effect::start>(), 1U);
+  ASSERT_EQ(leader.count<leader_effect::start>(), 1U);
+  const schemas::sequence_log canary = leader.last<leader_effect::start>().log;
+  EXPECT_EQ(canary.params.temperature, 0.0F);
+  EXPECT_EQ(canary.params.max_tokens, 1);
+  EXPECT_TRUE(canary.params.ignore_eos);
+  EXPECT_EQ(canary.prompt_ids, std::vector{leader_options{}.canary_token_id});
   EXPECT_EQ(leader.count<leader_effect::step>(), 1U);
+  EXPECT_EQ(leader.count<leader_effect::release>(), 0U);  // there was none before
   EXPECT_FALSE(leader.ready());
   leader.finish_step();
   EXPECT_EQ(leader.last<leader_effect::proved>().epoch, epoch_1);
@@ -38,7 +44,9 @@ TEST(LeaderMachine, StartsEveryChoiceWithItsOwnIndexAndTheSameSeed) {
   for (std::uint32_t choice = 0; choice < 3; ++choice) {
     EXPECT_EQ(starts[choice].key, (choice_key{base::request_id{1}, choice}));
     EXPECT_EQ(starts[choice].log.params.choice, choice);
-    EXPECT_EQ(starts[choice].log.params.seed, starts[0].log.params.seed);
+    EXPECT_EQ(starts[choice].log.params.seed, 99U);
+    EXPECT_EQ(starts[choice].log.prompt_ids, (std::vector{1, 2, 3}));
+    EXPECT_EQ(starts[choice].log.scope.tenant, "t");
   }
 }
 
@@ -69,6 +77,16 @@ TEST(LeaderMachine, StopsACancelledRequestAfterTheStepUnderWay) {
   EXPECT_EQ(leader.machine().cancelled(), 1U);
 }
 
+TEST(LeaderMachine, StartsNothingOfARequestThatIsCancelledBeforeItsStart) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1);
+  leader.submit(2);  // waits for the step under way
+  leader.tell(leader_event::cancelled{base::request_id{2}});
+  leader.stepped({{1, 0, 11}});
+  EXPECT_EQ(leader.count<leader_effect::start>(), 0U);
+  EXPECT_EQ(leader.count<leader_effect::stop>(), 0U);
+}
+
 TEST(LeaderMachine, EndsAChoiceThatHasWhatItNeedsAndKeepsTheOthers) {
   leader_driver leader = leader_driver::serving();
   leader.submit(1, 2);
@@ -95,6 +113,45 @@ TEST(LeaderMachine, EndsEveryRequestWithARetryableErrorWhenTheEpochEnds) {
   }
   EXPECT_EQ(leader.last<leader_effect::release>().epoch, epoch_1);
   EXPECT_FALSE(leader.ready());
+}
+
+TEST(LeaderMachine, DoesNothingBetweenEpochs) {
+  leader_driver leader = leader_driver::serving();
+  leader.tell(leader_event::epoch_ended{epoch_1, "lost"});
+  EXPECT_EQ(leader.count<leader_effect::wake_at>(), 0U);
+  leader.wait(5s);
+  leader.tell(leader_event::woke{});
+  EXPECT_EQ(leader.count<leader_effect::start>(), 0U);
+  EXPECT_EQ(leader.count<leader_effect::wake_at>(), 0U);
+}
+
+TEST(LeaderMachine, LeavesAnEpochOnce) {
+  leader_driver leader = leader_driver::serving();
+  leader.tell(leader_event::epoch_ended{epoch_1, "lost"});
+  leader.tell(leader_event::epoch_ended{epoch_1, "lost again"});
+  EXPECT_EQ(leader.count<leader_effect::release>(), 0U);
+  leader.tell(leader_event::step_failed{{base::error_code::aborted, "the group was aborted", "t"}});
+  EXPECT_EQ(leader.count<leader_effect::failed>(), 0U);
+  EXPECT_EQ(leader.count<leader_effect::release>(), 0U);
+  EXPECT_EQ(leader.machine().stale_dropped(), 1U);
+}
+
+TEST(LeaderMachine, LeavesTheEpochThatANewOneOvertakes) {
+  leader_driver leader = leader_driver::serving();
+  leader.submit(1);
+  leader.tell(leader_event::epoch_began{epoch_2});
+  EXPECT_EQ(leader.last<leader_effect::release>().epoch, epoch_1);
+  EXPECT_TRUE(leader.last<leader_effect::end>().outcome.error().retryable);
+  leader.finish_step();
+  EXPECT_EQ(leader.last<leader_effect::proved>().epoch, epoch_2);
+}
+
+TEST(LeaderMachine, TakesAnyEpochOfANewIncarnation) {
+  leader_driver leader = leader_driver::serving();
+  leader.tell(leader_event::epoch_ended{epoch_1, "lost"});
+  leader.tell(leader_event::epoch_began{{epoch_1.incarnation - 1, 1}});
+  leader.finish_step();
+  EXPECT_TRUE(leader.ready());
 }
 
 TEST(LeaderMachine, ServesAgainInTheNextEpoch) {
@@ -135,6 +192,32 @@ TEST(LeaderMachine, LeavesTheEpochWhenTheCanarysLogitsAreNoNumbers) {
   EXPECT_FALSE(leader.ready());
 }
 
+TEST(LeaderMachine, LeavesTheEpochWhenTheEngineRefusesTheCanary) {
+  leader_driver leader;
+  leader.tell(leader_event::epoch_began{epoch_1});
+  leader.tell(leader_event::start_refused{{canary_request, 0},
+                                          {base::error_code::resource_exhausted, "full", "t"}});
+  EXPECT_EQ(leader.last<leader_effect::failed>().reason, "full");
+  EXPECT_EQ(leader.count<leader_effect::release>(), 1U);
+}
+
+TEST(LeaderMachine, HandsOutNoTokensOfAStepInWhichTheCanaryFailed) {
+  leader_driver leader = leader_driver::serving();
+  leader.wait(4s);
+  leader.tell(leader_event::woke{});
+  leader.submit(1);
+  leader.stepped({});  // the canary goes on, the request begins
+  ASSERT_EQ(leader.count<leader_effect::start>(), 1U);
+  leader_event::stepped event;
+  event.tokens.resize(2);
+  event.tokens[0].key = {base::request_id{1}, 0};
+  event.tokens[1].key = {canary_request, 0};
+  event.tokens[1].failed = base::error{base::error_code::internal, "not finite", "t"};
+  leader.tell(std::move(event));
+  EXPECT_EQ(leader.count<leader_effect::end>(), 1U);
+  EXPECT_EQ(leader.count<leader_effect::tokens>(), 0U);
+}
+
 TEST(LeaderMachine, EndsOnlyTheRequestWhoseLogitsAreNoNumbers) {
   leader_driver leader = leader_driver::serving();
   leader.submit(1, 2);
@@ -142,6 +225,9 @@ TEST(LeaderMachine, EndsOnlyTheRequestWhoseLogitsAreNoNumbers) {
   leader.fail_choice(base::request_id{1}, 0, base::error_code::internal);
   EXPECT_EQ(leader.all<leader_effect::end>().size(), 1U);
   EXPECT_EQ(leader.last<leader_effect::end>().outcome.error().code, base::error_code::internal);
+  const auto stops = leader.all<leader_effect::stop>();
+  ASSERT_EQ(stops.size(), 1U);  // the engine has dropped the other one itself
+  EXPECT_EQ(stops[0].key.choice, 1U);
   EXPECT_EQ(leader.machine().open_requests(), 1U);
   EXPECT_TRUE(leader.ready());
 }
@@ -154,17 +240,31 @@ TEST(LeaderMachine, EndsARequestThatTheEngineRefuses) {
   EXPECT_EQ(leader.last<leader_effect::end>().outcome.error().code,
             base::error_code::resource_exhausted);
   EXPECT_EQ(leader.machine().open_requests(), 0U);
+  leader.stepped({{1, 0, 11}});
+  const auto stops = leader.all<leader_effect::stop>();
+  ASSERT_EQ(stops.size(), 1U);  // of the choice that it took
+  EXPECT_EQ(stops[0].key.choice, 0U);
 }
 
 TEST(LeaderMachine, ComputesACanaryWhenIdleSoThatReadinessNeverAges) {
   leader_driver leader = leader_driver::serving();
+  EXPECT_EQ(leader.last<leader_effect::wake_at>().when, leader.now() + 4s);
   leader.wait(4s);
   leader.tell(leader_event::woke{});
   EXPECT_EQ(leader.last<leader_effect::start>().key.request, canary_request);
   leader.finish_step();
+  EXPECT_EQ(leader.count<leader_effect::proved>(), 0U);  // it was proved before
   EXPECT_TRUE(leader.ready());
   leader.wait(11s);  // nothing has stepped
   EXPECT_FALSE(leader.ready());
+}
+
+TEST(LeaderMachine, ComputesNoCanaryBesideARequest) {
+  leader_driver leader = leader_driver::serving();
+  leader.wait(5s);
+  leader.submit(1);
+  ASSERT_EQ(leader.count<leader_effect::start>(), 1U);
+  EXPECT_EQ(leader.last<leader_effect::start>().key.request, base::request_id{1});
 }
 
 TEST(LeaderMachine, EndsARequestAtItsDeadline) {
@@ -205,6 +305,8 @@ TEST(LeaderMachine, IgnoresWhatComesTooLate) {
   leader.tell(leader_event::cancelled{base::request_id{9}});
   leader.tell(leader_event::choice_satisfied{{base::request_id{9}, 0}});
   leader.tell(leader_event::start_refused{{base::request_id{9}, 0}, {}});
+  leader.submit(1);
+  leader.tell(leader_event::choice_satisfied{{base::request_id{1}, 1}});  // it has one choice
   EXPECT_EQ(leader.count<leader_effect::end>(), 0U);
   EXPECT_EQ(leader.machine().cancelled(), 0U);
 }

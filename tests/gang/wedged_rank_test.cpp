@@ -60,6 +60,10 @@ std::future<base::result<net::http_reply>> whole_answer(const std::string& url, 
   });
 }
 
+std::string name_of(const testing::TestParamInfo<int>& rank) {
+  return "rank" + std::to_string(rank.param);
+}
+
 class WedgedRank : public testing::TestWithParam<int> {
  protected:
   WedgedRank() : gang_({"--tensor-parallel-size", "2"}) {}
@@ -157,8 +161,7 @@ TEST_P(WedgedRank, IsKilledAndTheGangServesTheSameAnswerInTheNextEpoch) {
   EXPECT_EQ(answer(), before);
 }
 
-INSTANTIATE_TEST_SUITE_P(EachRank, WedgedRank, testing::Values(0, 1),
-                         [](const auto& of) { return "rank" + std::to_string(of.param); });
+INSTANTIATE_TEST_SUITE_P(EachRank, WedgedRank, testing::Values(0, 1), name_of);
 
 }  // namespace
 }  // namespace troupe::gang_test
