@@ -27,6 +27,11 @@ set(TROUPE_SANITIZE "" CACHE STRING "sanitizers, e.g. address,undefined or threa
 if(TROUPE_SANITIZE)
   add_compile_options(
     -fsanitize=${TROUPE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  if(TROUPE_SANITIZE MATCHES "undefined")
+    # Checked at every access to a member, for a fifth of the compilation: a null pointer faults
+    # anyway, and the code has hardly a cast down a hierarchy.
+    add_compile_options(-fno-sanitize=null,vptr,object-size)
+  endif()
   add_link_options(-fsanitize=${TROUPE_SANITIZE})
 endif()
 
@@ -85,6 +90,12 @@ function(troupe_test name)
   target_link_libraries(${name}_tests PRIVATE
     ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name}_tests PRIVATE TROUPE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  # Compiling the tests is half of a build. They call what is optimised and need it not themselves;
+  # UBSan looks at what is tested, and would double the time of a test file.
+  target_compile_options(${name}_tests PRIVATE $<$<CONFIG:Release>:-O1>)
+  if(TROUPE_SANITIZE MATCHES "undefined")
+    target_compile_options(${name}_tests PRIVATE -fno-sanitize=undefined)
+  endif()
   gtest_discover_tests(${name}_tests TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST
     PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
 endfunction()
