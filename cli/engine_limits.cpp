@@ -127,7 +127,8 @@ engine::engine_options engine_options_of(const model_flags& flags, const opened_
                       .prefix_cache = prefix_cache_of(flags, opened)},
           .eos_token_ids = opened.config.eos_token_ids,
           .max_model_len = limits.max_model_len,
-          .vocab_size = opened.config.vocab_size};
+          .vocab_size = opened.config.vocab_size,
+          .plan_ahead = flags.async_scheduling};
 }
 
 std::uint64_t packed_bytes(const opened_model& opened) {

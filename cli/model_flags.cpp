@@ -38,6 +38,8 @@ void add_engine_flags(CLI::App& parser, model_flags& flags) {
   parser.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", flags.prefix_caching,
                   flags.prefix_caching ? "beginnings of prompts computed before are reused [on]"
                                        : "beginnings of prompts computed before are reused [off]");
+  parser.add_flag("--async-scheduling,!--no-async-scheduling", flags.async_scheduling,
+                  "a step is planned while the one before it runs [on]");
   parser.add_option("--block-size", flags.block_size, "tokens a KV block")
       ->check(CLI::IsMember({16}))
       ->capture_default_str();

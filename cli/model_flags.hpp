@@ -36,6 +36,7 @@ struct model_flags {
   std::string kv_cache_memory;  // bytes, with K, M or G; empty: what the command needs
   std::int64_t block_size = 16;
   bool prefix_caching = true;
+  bool async_scheduling = true;
   std::string log_level = "info";
 };
 

@@ -11,9 +11,11 @@ namespace troupe::engine {
 
 namespace {
 
-planner_options with_end_tokens(planner_options options, const std::vector<std::int32_t>& ids) {
-  options.eos_token_ids = ids;
-  return options;
+planner_options planner_options_of(const engine_options& options) {
+  planner_options made = options.planner;
+  made.eos_token_ids = options.eos_token_ids;
+  made.max_model_len = options.max_model_len;
+  return made;
 }
 
 }  // namespace
@@ -21,7 +23,8 @@ planner_options with_end_tokens(planner_options options, const std::vector<std::
 engine::engine(executor& ranks, engine_options options)
     : ranks_(ranks),
       options_(std::move(options)),
-      planner_(with_end_tokens(options_.planner, options_.eos_token_ids)) {
+      planner_(planner_options_of(options_)),
+      pipeline_(ranks) {
   TROUPE_CHECK(options_.max_model_len > 0 && options_.vocab_size > 0);
 }
 
@@ -49,9 +52,9 @@ const sequence_log* engine::log(base::sequence_id id) noexcept {
   return sequence == nullptr ? nullptr : &sequence->log;
 }
 
-engine_event engine::accept(sampled_token token) {
+std::optional<engine_event> engine::accept(sampled_token token) {
   live_sequence* const sequence = planner_.find(token.sequence);
-  TROUPE_CHECK(sequence != nullptr);
+  if (sequence == nullptr) return std::nullopt;
   engine_event event{.token = std::move(token), .finished = std::nullopt, .failed = std::nullopt};
   if (sequence->log.emitted_ids.empty()) event.cached_tokens = sequence->cached_tokens;
   const auto fail = [&](base::error error) {
@@ -69,8 +72,7 @@ engine_event engine::accept(sampled_token token) {
     return fail({base::error_code::invalid_argument,
                  "the request's parameters forbid every token of the vocabulary", "engine"});
   }
-  sequence->log.emitted_ids.push_back(event.token.token_id);
-  if (sequence->changes) sequence->changes->accept(event.token.token_id);
+  planner_.accept(*sequence, event.token.token_id);
   event.finished = finished(sequence->log, options_.eos_token_ids, options_.max_model_len);
   if (!event.finished && sequence->constraint) {
     // An end token ends what follows a grammar, whatever else the request ignores.
@@ -105,24 +107,60 @@ base::result<void> engine::advance_constraint(live_sequence& sequence, std::int3
   return sequence.constraint->mask(sequence.mask);
 }
 
+engine::open_step engine::open_step_of(const step_plan& plan) {
+  open_step open;
+  for (const planned_rows& rows : plan.sequences) {
+    const auto end = rows.first_position + static_cast<std::int64_t>(rows.token_ids.size());
+    open.prefill_tokens += static_cast<std::uint64_t>(
+        std::max<std::int64_t>(0, std::min(end, rows.prompt_length) - rows.first_position));
+    if (rows.sample && rows.sample->changes_follow) open.following.push_back(rows.sequence);
+  }
+  return open;
+}
+
+bool engine::begin_step() {
+  step_plan plan = planner_.next(ranks_.epoch());
+  if (plan.sequences.empty()) return false;
+  open_steps_.push_back(open_step_of(plan));
+  pipeline_.submit(std::move(plan));
+  return true;
+}
+
 base::result<std::vector<engine_event>> engine::step() {
-  const step_plan plan = planner_.next(ranks_.epoch());
+  if (failed_) return tl::unexpected(*failed_);
   std::vector<engine_event> events;
-  if (plan.sequences.empty()) {
+  if (open_steps_.empty() && !begin_step()) {
     // The oldest sequence always finds room (check() saw to it), so only an idle engine plans
     // nothing.
     TROUPE_CHECK(idle());
     return events;
   }
-  TROUPE_TRY(result, ranks_.run(plan));
-  ++steps_;
-  for (const planned_rows& rows : plan.sequences) {
-    const auto end = rows.first_position + static_cast<std::int64_t>(rows.token_ids.size());
-    prefill_tokens_ += static_cast<std::uint64_t>(
-        std::max<std::int64_t>(0, std::min(end, rows.prompt_length) - rows.first_position));
+  if (options_.plan_ahead) static_cast<void>(begin_step());
+  base::result<step_result> result = pipeline_.wait();
+  if (!result) {
+    failed_ = result.error();
+    return tl::unexpected(*failed_);
   }
-  for (sampled_token& token : result.tokens) events.push_back(accept(std::move(token)));
+  ++steps_;
+  prefill_tokens_ += open_steps_.front().prefill_tokens;
+  open_steps_.pop_front();
+  for (sampled_token& token : result->tokens) {
+    if (auto event = accept(std::move(token))) events.push_back(*std::move(event));
+  }
+  provide_changes();
   return events;
+}
+
+void engine::provide_changes() {
+  if (open_steps_.empty() || open_steps_.front().following.empty()) return;
+  std::vector<logit_changes> changes;
+  for (const base::sequence_id id : open_steps_.front().following) {
+    const live_sequence* const sequence = planner_.find(id);
+    // What has ended meanwhile is drawn for all the same; nobody will look at it.
+    changes.push_back(sequence == nullptr ? logit_changes{}
+                                          : changes_of(*sequence).value_or(logit_changes{}));
+  }
+  pipeline_.provide(std::move(changes));
 }
 
 }  // namespace troupe::engine

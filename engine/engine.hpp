@@ -1,5 +1,9 @@
 // The step loop: sequences in, tokens out, one step at a time.
 //
+// With `plan_ahead` a step runs on a thread of its own, and the next one is planned and begun before
+// this one's tokens are looked at: ranks never wait for the engine or its user. What is added or
+// removed then counts from the step after the one that runs. Tokens are the same either way.
+//
 // add() admits a log (new, or one that has already emitted tokens: it continues with the same
 // bits); step() plans, runs and returns what was emitted. The engine owns each sequence's log until
 // it ends or is removed. One thread.
@@ -10,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <vector>
 
@@ -18,6 +23,7 @@
 #include "engine/admission.hpp"
 #include "engine/executor.hpp"
 #include "engine/planner.hpp"
+#include "engine/step_pipeline.hpp"
 
 namespace troupe::engine {
 
@@ -28,6 +34,7 @@ struct engine_options {
   std::int64_t vocab_size = 0;            // prompt ids are checked against it
   std::int64_t max_queued_seqs = 1024;    // sequences admitted and not ended; more are refused
   constraint_maker make_constraint = {};  // none: a request with a grammar is refused
+  bool plan_ahead = false;                // the next step is planned while one runs
 
   [[nodiscard]] admission_limits limits() const {
     return {.max_model_len = max_model_len,
@@ -60,6 +67,7 @@ class engine {
 
   [[nodiscard]] bool idle() const noexcept { return planner_.sequences() == 0; }
 
+  // Waits for one step and tells what it drew; nothing, where all it computed has been removed.
   // Errors: those of the executor; after one the engine is dead, the logs are still there.
   [[nodiscard]] base::result<std::vector<engine_event>> step();
 
@@ -77,7 +85,18 @@ class engine {
   [[nodiscard]] std::int64_t free_blocks() const noexcept { return planner_.free_blocks(); }
 
  private:
-  [[nodiscard]] engine_event accept(sampled_token token);
+  // A step that has been planned and not ended.
+  struct open_step {
+    std::uint64_t prefill_tokens = 0;
+    std::vector<base::sequence_id> following;  // whose changes_follow, in the plan's order
+  };
+  [[nodiscard]] static open_step open_step_of(const step_plan& plan);
+  // Plans and begins a step; false: there is nothing to do yet.
+  [[nodiscard]] bool begin_step();
+  // What the step that has begun meanwhile waits for.
+  void provide_changes();
+  // None: the sequence has been removed since it was planned.
+  [[nodiscard]] std::optional<engine_event> accept(sampled_token token);
   [[nodiscard]] base::result<void> constrain(live_sequence& sequence) const;
   // By a token that the log has taken.
   [[nodiscard]] static base::result<void> advance_constraint(live_sequence& sequence,
@@ -86,6 +105,9 @@ class engine {
   executor& ranks_;
   engine_options options_;
   planner planner_;
+  std::deque<open_step> open_steps_;  // oldest first, all in the pipeline
+  step_pipeline pipeline_;
+  std::optional<base::error> failed_;
   std::uint64_t next_id_ = 1;
   std::uint64_t steps_ = 0;
   std::uint64_t prefill_tokens_ = 0;

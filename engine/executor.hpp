@@ -1,10 +1,17 @@
-// How the engine reaches its ranks: threads of this process now, processes of a gang later.
+// How the engine reaches its ranks: threads of this process, or processes of a gang.
 #pragma once
+
+#include <functional>
+#include <vector>
 
 #include "base/error.hpp"
 #include "engine/step_plan.hpp"
 
 namespace troupe::engine {
+
+// What a step's rows with changes_follow are drawn by, in the plan's order. Asked once in a step,
+// before its first draw, while the forward pass may still run; it may wait for them.
+using changes_source = std::function<base::result<std::vector<schemas::logit_changes>>()>;
 
 class executor {
  public:
@@ -13,9 +20,13 @@ class executor {
   executor& operator=(const executor&) = delete;
   virtual ~executor() = default;
 
-  // Runs the plan on every rank and gives the last stage's tokens. After an error the executor is
-  // dead: its ranks no longer agree on what is in the cache.
-  [[nodiscard]] virtual base::result<step_result> run(const step_plan& plan) = 0;
+  // Runs the plan on every rank and gives the last stage's tokens. A last_token_slot is one of the
+  // run before. After an error the executor is dead: its ranks no longer agree on what is in the
+  // cache. `following` is asked where rows of the plan have changes_follow.
+  [[nodiscard]] virtual base::result<step_result> run(const step_plan& plan,
+                                                      const changes_source& following) = 0;
+  // A plan that was made after the step before it.
+  [[nodiscard]] base::result<step_result> run(const step_plan& plan) { return run(plan, {}); }
   [[nodiscard]] virtual base::epoch_id epoch() const noexcept = 0;
 };
 

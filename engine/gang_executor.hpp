@@ -20,12 +20,15 @@ class gang_executor final : public executor {
   // Tells the other ranks that no plan follows, unless a step failed.
   ~gang_executor() override;
 
-  // Errors: those of rank_worker::run and of the groups.
-  [[nodiscard]] base::result<step_result> run(const step_plan& plan) override;
+  using executor::run;
+  // Errors: those of rank_worker::run, of `following` and of the groups.
+  [[nodiscard]] base::result<step_result> run(const step_plan& plan,
+                                              const changes_source& following) override;
   [[nodiscard]] base::epoch_id epoch() const noexcept override { return epoch_; }
 
  private:
-  [[nodiscard]] base::result<step_result> run_on_all(const step_plan& plan);
+  [[nodiscard]] base::result<step_result> run_on_all(const step_plan& plan,
+                                                     const changes_source& following);
 
   rank_worker& worker_;
   transport::collective& world_;

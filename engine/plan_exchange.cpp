@@ -59,50 +59,65 @@ std::span<std::byte> room_for_rest(wire_bytes& message) {
   return std::as_writable_bytes(std::span(message).subspan(received));
 }
 
+// The root's part. The root only reads its bytes; the interface has one signature for all ranks.
+base::result<void> broadcast_message(transport::collective& world, base::epoch_id epoch,
+                                     const wire_bytes& message) {
+  first_piece piece = first_of(message);
+  TROUPE_TRY_VOID(world.broadcast(epoch, world.rank(), piece));
+  const std::span<const std::byte> rest = rest_of(message);
+  if (rest.empty()) return {};
+  return world.broadcast(epoch, world.rank(),
+                         {const_cast<std::byte*>(rest.data()), rest.size()});
+}
+
+base::result<wire_bytes> receive_message(transport::collective& world, base::epoch_id epoch,
+                                         int root, std::size_t bytes_max) {
+  first_piece piece;
+  TROUPE_TRY_VOID(world.broadcast(epoch, root, piece));
+  TROUPE_TRY(message, message_begun(piece, bytes_max));
+  const std::span<std::byte> rest = room_for_rest(message);
+  if (!rest.empty()) TROUPE_TRY_VOID(world.broadcast(epoch, root, rest));
+  return message;
+}
+
 }  // namespace
 
 base::result<void> broadcast_plan(transport::collective& world, base::epoch_id epoch,
                                   const step_plan* plan) {
   if (world.size() == 1) return {};
-  const wire_bytes message = plan == nullptr ? wire_bytes{} : schemas::encode(*plan);
-  first_piece piece = first_of(message);
-  TROUPE_TRY_VOID(world.broadcast(epoch, 0, piece));
-  const std::span<const std::byte> rest = rest_of(message);
-  if (rest.empty()) return {};
-  // The root only reads its bytes; the interface has one signature for all ranks.
-  return world.broadcast(epoch, 0, {const_cast<std::byte*>(rest.data()), rest.size()});
+  return broadcast_message(world, epoch, plan == nullptr ? wire_bytes{} : schemas::encode(*plan));
 }
 
 base::result<std::optional<step_plan>> receive_plan(transport::collective& world,
                                                     base::epoch_id epoch) {
-  first_piece piece;
-  TROUPE_TRY_VOID(world.broadcast(epoch, 0, piece));
-  TROUPE_TRY(message, message_begun(piece, schemas::wire_limits::step_plan_bytes_max));
+  TROUPE_TRY(message,
+             receive_message(world, epoch, 0, schemas::wire_limits::step_plan_bytes_max));
   if (message.empty()) return std::optional<step_plan>{};
-  const std::span<std::byte> rest = room_for_rest(message);
-  if (!rest.empty()) TROUPE_TRY_VOID(world.broadcast(epoch, 0, rest));
   TROUPE_TRY(plan, schemas::decode_step_plan(message));
   return std::optional(std::move(plan));
 }
 
-base::result<void> send_result(transport::collective& world, base::epoch_id epoch,
-                               const step_result& result) {
-  const wire_bytes message = schemas::encode(result);
-  const first_piece piece = first_of(message);
-  TROUPE_TRY_VOID(world.send(epoch, 0, piece));
-  const std::span<const std::byte> rest = rest_of(message);
-  if (rest.empty()) return {};
-  return world.send(epoch, 0, rest);
+base::result<void> broadcast_changes(transport::collective& world, base::epoch_id epoch,
+                                     const following_changes& changes) {
+  if (world.size() == 1) return {};
+  return broadcast_message(world, epoch, schemas::encode(changes));
 }
 
-base::result<step_result> receive_result(transport::collective& world, base::epoch_id epoch,
-                                         int from) {
-  first_piece piece;
-  TROUPE_TRY_VOID(world.receive(epoch, from, piece));
-  TROUPE_TRY(message, message_begun(piece, schemas::wire_limits::step_result_bytes_max));
-  const std::span<std::byte> rest = room_for_rest(message);
-  if (!rest.empty()) TROUPE_TRY_VOID(world.receive(epoch, from, rest));
-  return schemas::decode_step_result(message);
+base::result<following_changes> receive_changes(transport::collective& world,
+                                                base::epoch_id epoch) {
+  TROUPE_TRY(message,
+             receive_message(world, epoch, 0, schemas::wire_limits::following_changes_bytes_max));
+  return schemas::decode_following_changes(message);
+}
+
+base::result<void> broadcast_result(transport::collective& world, base::epoch_id epoch, int from,
+                                    step_result& result) {
+  if (world.rank() == from) return broadcast_message(world, epoch, schemas::encode(result));
+  TROUPE_TRY(message,
+             receive_message(world, epoch, from, schemas::wire_limits::step_result_bytes_max));
+  TROUPE_TRY(received, schemas::decode_step_result(message));
+  result = std::move(received);
+  return {};
 }
 
 }  // namespace troupe::engine

@@ -1,4 +1,4 @@
-// Step plans from the leader to all ranks and results back, over the world's group.
+// Step plans from the leader to all ranks, and what belongs to a step: over the world's group.
 //
 // A message starts with a piece of fixed size, which holds its length and as much of it as fits, so
 // that a plan of few sequences takes one broadcast and a large one two. The bytes are those of
@@ -26,10 +26,17 @@ namespace troupe::engine {
 [[nodiscard]] base::result<std::optional<step_plan>> receive_plan(transport::collective& world,
                                                                   base::epoch_id epoch);
 
-// The last stage's first rank to rank 0.
-[[nodiscard]] base::result<void> send_result(transport::collective& world, base::epoch_id epoch,
-                                             const step_result& result);
-[[nodiscard]] base::result<step_result> receive_result(transport::collective& world,
-                                                       base::epoch_id epoch, int from);
+// What a plan's rows with changes_follow are drawn by, during its step: rank 0 hands it to every
+// rank. Errors: those of the group; of the others also invalid_argument (it is not this step's).
+[[nodiscard]] base::result<void> broadcast_changes(transport::collective& world,
+                                                   base::epoch_id epoch,
+                                                   const following_changes& changes);
+[[nodiscard]] base::result<following_changes> receive_changes(transport::collective& world,
+                                                              base::epoch_id epoch);
+
+// A step's tokens from the rank that has them to all: the next plan may begin with one of them.
+[[nodiscard]] base::result<void> broadcast_result(transport::collective& world,
+                                                  base::epoch_id epoch, int from,
+                                                  step_result& result);
 
 }  // namespace troupe::engine

@@ -10,7 +10,9 @@ namespace {
 
 constexpr std::int32_t no_block = -1;
 
-// What the request and its grammar change: of two sets of allowed tokens, what is in both.
+}  // namespace
+
+// Of two sets of allowed tokens, what is in both.
 std::optional<logit_changes> changes_of(const live_sequence& sequence) {
   std::optional<logit_changes> changes;
   if (sequence.changes) changes = sequence.changes->next(sequence.log);
@@ -24,8 +26,6 @@ std::optional<logit_changes> changes_of(const live_sequence& sequence) {
   for (std::size_t i = 0; i < sequence.mask.size(); ++i) changes->allowed[i] &= sequence.mask[i];
   return changes;
 }
-
-}  // namespace
 
 planner::planner(planner_options options) : options_(std::move(options)) {
   TROUPE_CHECK(options_.max_num_batched_tokens >= 1 && options_.max_num_seqs >= 1);
@@ -104,7 +104,7 @@ std::int64_t planner::first_visible_block(const live_sequence& sequence, std::si
                                           std::int64_t blocks) const {
   const auto window = options_.groups[group].visible();
   if (!window) return 0;
-  const std::int64_t query = std::min(blocks * kernels::kv_block_tokens, sequence.log.size() - 1);
+  const std::int64_t query = std::min(blocks * kernels::kv_block_tokens, sequence.length() - 1);
   return std::max<std::int64_t>(0, query - *window + 1) / kernels::kv_block_tokens;
 }
 
@@ -124,8 +124,9 @@ void planner::take_over_prefix(live_sequence& sequence) {
     }
   }
   sequence.stored = blocks * kernels::kv_block_tokens;
+  sequence.kept_blocks = blocks;
   // The last token's logits are wanted even where its K and V are there.
-  sequence.computed = std::min(sequence.stored, sequence.log.size() - 1);
+  sequence.computed = std::min(sequence.stored, sequence.length() - 1);
 }
 
 void planner::note_start(live_sequence& sequence) {
@@ -140,14 +141,16 @@ void planner::note_start(live_sequence& sequence) {
   }
 }
 
-// The blocks that this step's tokens fill may be found from now on: a step writes K and V of a
-// layer before it reads any.
-void planner::keep_full_blocks(live_sequence& sequence, std::int64_t from) {
-  if (!sequence.chain) return;
-  sequence.chain->extend(sequence.log, sequence.computed);
-  const auto full = static_cast<std::size_t>(sequence.computed / kernels::kv_block_tokens);
-  for (auto block = static_cast<std::size_t>(from / kernels::kv_block_tokens); block < full;
-       ++block) {
+// The blocks that planned tokens fill may be found from now on, once all of them are known: a step
+// writes K and V of a layer before it reads any.
+void planner::keep_full_blocks(live_sequence& sequence) {
+  const std::int64_t known = std::min(sequence.computed, sequence.log.size());
+  if (!sequence.chain || known / kernels::kv_block_tokens <= sequence.kept_blocks) return;
+  sequence.chain->extend(sequence.log, known);
+  const auto full = static_cast<std::size_t>(known / kernels::kv_block_tokens);
+  for (auto block = static_cast<std::size_t>(std::exchange(
+           sequence.kept_blocks, static_cast<std::int64_t>(full)));
+       block < full; ++block) {
     const block_content content{.key = sequence.chain->key(block),
                                 .tokens = prefix_chain::tokens_of(sequence.log, block),
                                 .tenant = sequence.tenant};
@@ -197,6 +200,7 @@ void planner::release(live_sequence& sequence) {
   }
   sequence.computed = 0;
   sequence.stored = 0;
+  sequence.kept_blocks = 0;
   sequence.started = false;
 }
 
@@ -221,37 +225,64 @@ planned_rows planner::plan_rows(live_sequence& sequence, std::int64_t tokens) {
   rows.stored = sequence.stored;
   note_start(sequence);
   for (std::int64_t i = 0; i < tokens; ++i) {
-    rows.token_ids.push_back(sequence.log.token(sequence.computed + i));
+    const std::int64_t position = sequence.computed + i;
+    if (position == sequence.log.size()) rows.last_token_slot = sequence.slot;
+    rows.token_ids.push_back(rows.last_token_slot ? 0 : sequence.log.token(position));
   }
   rows.block_tables = sequence.block_tables;
-  const std::int64_t from = sequence.computed;
   sequence.computed += tokens;
-  keep_full_blocks(sequence, from);
-  if (sequence.computed == sequence.log.size()) {
-    const sampling_params& params = sequence.log.params;
-    rows.sample = sample_request{.row = {.temperature = params.temperature,
-                                         .seed = params.seed,
-                                         .choice = params.choice,
-                                         .token_index = sequence.log.emitted_ids.size()},
-                                 .top_p = params.top_p,
-                                 .top_k = params.top_k,
-                                 .logprobs = params.logprobs,
-                                 .min_p = params.min_p};
-    rows.sample->changes = changes_of(sequence);
-  }
+  keep_full_blocks(sequence);
+  if (sequence.computed == sequence.length()) rows.sample = request_of(sequence);
   return rows;
+}
+
+sample_request planner::request_of(const live_sequence& sequence) {
+  const sampling_params& params = sequence.log.params;
+  const auto pending = static_cast<std::uint64_t>(sequence.pending);
+  sample_request request{.row = {.temperature = params.temperature,
+                                 .seed = params.seed,
+                                 .choice = params.choice,
+                                 .token_index = sequence.log.emitted_ids.size() + pending},
+                         .top_p = params.top_p,
+                         .top_k = params.top_k,
+                         .logprobs = params.logprobs,
+                         .min_p = params.min_p};
+  if (pending == 0) {
+    request.changes = changes_of(sequence);
+  } else {
+    request.changes_follow = sequence.changes || sequence.constraint;
+  }
+  return request;
+}
+
+void planner::accept(live_sequence& sequence, std::int32_t token_id) {
+  TROUPE_CHECK(sequence.pending > 0);
+  --sequence.pending;
+  sequence.log.emitted_ids.push_back(token_id);
+  if (sequence.changes) sequence.changes->accept(token_id);
+  keep_full_blocks(sequence);
+}
+
+// The token that is being drawn is its last, whatever it is.
+bool planner::ends_with_pending(const live_sequence& sequence) const noexcept {
+  const auto emitted = static_cast<std::int64_t>(sequence.log.emitted_ids.size());
+  return sequence.pending > 0 && (emitted + sequence.pending >= sequence.log.params.max_tokens ||
+                                  sequence.length() >= options_.max_model_len);
 }
 
 step_plan planner::next(base::epoch_id epoch) {
   step_plan plan{.epoch = epoch, .step = steps_++, .sequences = {}};
   std::int64_t budget = options_.max_num_batched_tokens;
+  std::uint32_t slots = 0;
   for (std::size_t i = 0; i < sequences_.size() && budget > 0; ++i) {
     if (static_cast<std::int64_t>(plan.sequences.size()) == options_.max_num_seqs) break;
     live_sequence& sequence = *sequences_[i];
+    if (ends_with_pending(sequence)) continue;
+    TROUPE_CHECK(sequence.pending <= 1);
     if (sequence.chain && !sequence.started) take_over_prefix(sequence);
     // Before this step's rows are planned: within a step nobody else may write there.
     drop_out_of_window(sequence);
-    const std::int64_t left = sequence.log.size() - sequence.computed;
+    const std::int64_t left = sequence.length() - sequence.computed;
     const std::int64_t tokens = std::min({left, options_.prefill_chunk, budget});
     // Younger ones than this are not planned yet, so their blocks may go.
     while (!reserve(sequence, sequence.computed + tokens)) {
@@ -261,6 +292,10 @@ step_plan planner::next(base::epoch_id epoch) {
       return plan;
     }
     plan.sequences.push_back(plan_rows(sequence, tokens));
+    if (plan.sequences.back().sample) {
+      ++sequence.pending;
+      sequence.slot = slots++;
+    }
     budget -= tokens;
   }
   return plan;

@@ -1,10 +1,12 @@
 #include "engine/rank_worker.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <span>
 #include <string>
 #include <utility>
 
+#include "base/check.hpp"
 #include "engine/device_groups.hpp"
 #include "engine/token_drawer.hpp"
 #include "models/registry.hpp"
@@ -14,6 +16,39 @@ namespace {
 
 constexpr std::int64_t logits_limit(bool on_device) noexcept {
   return on_device ? device_logits_bytes_max : logits_bytes_max;
+}
+
+// How the rows of a step are drawn, by slot.
+struct step_requests {
+  std::vector<const sample_request*> rows;
+  std::vector<base::sequence_id> sequences;
+  std::vector<std::unique_ptr<sample_request>> changed;  // those whose changes followed
+};
+
+base::result<step_requests> requests_of(const step_plan& plan, const changes_source& following) {
+  step_requests requests;
+  std::vector<std::size_t> open;
+  for (const planned_rows& planned : plan.sequences) {
+    if (!planned.sample) continue;
+    if (planned.sample->changes_follow) open.push_back(requests.rows.size());
+    requests.rows.push_back(&*planned.sample);
+    requests.sequences.push_back(planned.sequence);
+  }
+  if (open.empty()) return requests;
+  TROUPE_CHECK(following != nullptr);
+  TROUPE_TRY(changes, following());
+  if (changes.size() != open.size()) {
+    return base::fail(base::error_code::invalid_argument, "engine",
+                      "changes of " + std::to_string(changes.size()) + " rows came, " +
+                          std::to_string(open.size()) + " wait for theirs");
+  }
+  for (std::size_t i = 0; i < open.size(); ++i) {
+    auto own = std::make_unique<sample_request>(*requests.rows[open[i]]);
+    own->changes = std::move(changes[i]);
+    requests.rows[open[i]] = own.get();
+    requests.changed.push_back(std::move(own));
+  }
+  return requests;
 }
 
 }  // namespace
@@ -150,6 +185,7 @@ void rank_worker::leave() noexcept {
   device_pp_.reset();
   groups_ = {};
   epoch_ = {};
+  last_tokens_.clear();
   over_ = nullptr;
 }
 
@@ -177,10 +213,31 @@ base::result<void> rank_worker::check(const step_plan& plan) const {
                       "the plan asks for an adapter, a row group, draft tokens or another model, "
                       "which this build cannot run");
   }
+  return check_slots(plan);
+}
+
+base::result<void> rank_worker::check_slots(const step_plan& plan) const {
+  for (const planned_rows& rows : plan.sequences) {
+    if (!rows.last_token_slot || *rows.last_token_slot < last_tokens_.size()) continue;
+    return base::fail(base::error_code::invalid_argument, "engine",
+                      "the plan begins with token " + std::to_string(*rows.last_token_slot) +
+                          " of the step before, which had " +
+                          std::to_string(last_tokens_.size()));
+  }
   return {};
 }
 
-base::result<step_result> rank_worker::run(const step_plan& plan) {
+void rank_worker::remember(const step_result& result) {
+  last_tokens_.clear();
+  for (const sampled_token& token : result.tokens) {
+    // A draw that failed ends its sequence, but its place may be in the next plan already.
+    const bool drawn = token.token_id >= 0 && token.token_id < options_.config.vocab_size;
+    last_tokens_.push_back(drawn ? token.token_id : 0);
+  }
+}
+
+base::result<step_result> rank_worker::run(const step_plan& plan,
+                                           const changes_source& following) {
   TROUPE_TRY_VOID(check(plan));
   TROUPE_TRY_VOID(form_device_groups());
   const base::working working(options_.vitals, tells());
@@ -190,7 +247,7 @@ base::result<step_result> rank_worker::run(const step_plan& plan) {
   if (repeats) shape = recorder_->rounded(shape);
   TROUPE_TRY(memory, queue_->begin_step(step_inputs::bytes(shape, angles_->half())));
   const step_inputs inputs(
-      plan, shape, *angles_, memory,
+      plan, last_tokens_, shape, *angles_, memory,
       {.first = static_cast<std::int32_t>(options_.kv_blocks), .pads = repeats});
   queue_->commit_step(inputs.sequences());
   const bool device = options_.device != nullptr;
@@ -205,20 +262,19 @@ base::result<step_result> rank_worker::run(const step_plan& plan) {
   const kernels::arena::scope scope(arena_);
   if (!options_.where.last_stage()) {
     TROUPE_TRY_VOID(model_->forward(context, inputs.batch(), {}));
+    TROUPE_TRY_VOID(requests_of(plan, following));  // all ranks take part in what is handed out
     return step_result{};
   }
-  return run_last_stage(context, plan, inputs, repeats);
+  return run_last_stage(context, plan, following, inputs, repeats);
 }
 
 base::result<step_result> rank_worker::run_last_stage(models::step_context& context,
                                                       const step_plan& plan,
+                                                      const changes_source& following,
                                                       const step_inputs& inputs, bool repeats) {
-  std::vector<const planned_rows*> rows;
   int candidates = 0;
   for (const planned_rows& planned : plan.sequences) {
-    if (!planned.sample) continue;
-    rows.push_back(&planned);
-    candidates = std::max(candidates, candidates_for(*planned.sample));
+    if (planned.sample) candidates = std::max(candidates, candidates_for(*planned.sample));
   }
   if (recorder_) candidates = step_recorder::rounded_candidates(candidates);
   TROUPE_TRY(prepared, prepare_drawing(inputs, candidates));
@@ -235,15 +291,19 @@ base::result<step_result> rank_worker::run_last_stage(models::step_context& cont
   } else {
     TROUPE_TRY_VOID(first_slice());
   }
+  TROUPE_TRY(requests, requests_of(plan, following));
   step_result result;
-  for (std::size_t begin = 0; begin < rows.size(); begin += slice) {
+  for (std::size_t begin = 0; begin < requests.rows.size(); begin += slice) {
     const std::size_t count = std::min(slice, all - begin);
     if (begin > 0) project(context, prepared, begin, count);
-    const std::span<const planned_rows* const> drawn =
-        std::span(rows).subspan(begin, std::min(slice, rows.size() - begin));
+    const std::span<const sample_request* const> drawn = std::span<const sample_request* const>(
+        requests.rows).subspan(begin, std::min(slice, requests.rows.size() - begin));
     TROUPE_TRY_VOID(draw(prepared, drawn, count, result));
   }
-  if (rows.empty()) TROUPE_TRY_VOID(queue_->synchronize());
+  for (std::size_t i = 0; i < requests.rows.size(); ++i) {
+    result.tokens[i].sequence = requests.sequences[i];
+  }
+  if (requests.rows.empty()) TROUPE_TRY_VOID(queue_->synchronize());
   if (options_.vitals != nullptr) options_.vitals->tick();
   return result;
 }
@@ -280,7 +340,8 @@ void rank_worker::project(models::step_context& context, const drawing& of, std:
                 of.top.first(summaries * static_cast<std::size_t>(of.candidates))});
 }
 
-base::result<void> rank_worker::draw(const drawing& of, std::span<const planned_rows* const> rows,
+base::result<void> rank_worker::draw(const drawing& of,
+                                     std::span<const sample_request* const> requests,
                                      std::size_t slice_rows, step_result& result) {
   TROUPE_TRY_VOID(queue_->synchronize());
   token_drawer drawer({.tp = *groups_.tp,
@@ -290,8 +351,6 @@ base::result<void> rank_worker::draw(const drawing& of, std::span<const planned_
                        .config = options_.config,
                        .where = options_.where});
   const std::size_t summaries = slice_rows * vocabulary_run_ends_.size();
-  std::vector<const sample_request*> requests;
-  for (const planned_rows* planned : rows) requests.push_back(&*planned->sample);
   TROUPE_TRY(tokens,
              drawer.draw({.logits = of.logits,
                           .rows = slice_rows,
@@ -299,10 +358,7 @@ base::result<void> rank_worker::draw(const drawing& of, std::span<const planned_
                           .summaries = of.summaries.first(summaries),
                           .top = of.top.first(summaries * static_cast<std::size_t>(of.candidates))},
                          requests));
-  for (std::size_t row = 0; row < rows.size(); ++row) {
-    tokens[row].sequence = rows[row]->sequence;
-    result.tokens.push_back(std::move(tokens[row]));
-  }
+  std::move(tokens.begin(), tokens.end(), std::back_inserter(result.tokens));
   return {};
 }
 

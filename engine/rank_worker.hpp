@@ -21,6 +21,7 @@
 #include "base/vitals.hpp"
 #include "engine/angle_table.hpp"
 #include "engine/collectives_path.hpp"
+#include "engine/executor.hpp"
 #include "engine/kv_cache.hpp"
 #include "engine/step_inputs.hpp"
 #include "engine/step_plan.hpp"
@@ -86,9 +87,15 @@ class rank_worker {
   // Gives the groups up, so that their data plane can be destroyed.
   void leave() noexcept;
 
+  // `following` is asked where rows of the plan have changes_follow, on every stage.
   // Errors: aborted (epoch over, group aborted, no group joined), unavailable (a peer is gone),
-  // unimplemented (the plan asks for adapters, row groups, drafts or another model).
-  [[nodiscard]] base::result<step_result> run(const step_plan& plan);
+  // unimplemented (the plan asks for adapters, row groups, drafts or another model),
+  // invalid_argument (it names a slot that the step before does not have), those of `following`.
+  [[nodiscard]] base::result<step_result> run(const step_plan& plan,
+                                              const changes_source& following = {});
+
+  // The tokens of the step that has ended, which the next plan may name by their slots.
+  void remember(const step_result& result);
 
   // Ends every wait of this rank's groups, on all ranks. The thread that runs the plans.
   void abort() noexcept;
@@ -100,6 +107,7 @@ class rank_worker {
  private:
   explicit rank_worker(rank_worker_options options);
   [[nodiscard]] base::result<void> check(const step_plan& plan) const;
+  [[nodiscard]] base::result<void> check_slots(const step_plan& plan) const;
   [[nodiscard]] base::cpu_tells tells() const noexcept;  // of this rank's thread
   // At an epoch's first step, where all ranks meet.
   [[nodiscard]] base::result<void> form_device_groups();
@@ -117,19 +125,21 @@ class rank_worker {
   [[nodiscard]] base::result<drawing> prepare_drawing(const step_inputs& inputs, int candidates);
   [[nodiscard]] base::result<step_result> run_last_stage(models::step_context& context,
                                                          const step_plan& plan,
+                                                         const changes_source& following,
                                                          const step_inputs& inputs, bool repeats);
   // Enqueues logits and summaries of `rows` rows from `begin`.
   void project(models::step_context& context, const drawing& of, std::size_t begin,
                std::size_t rows);
   // Waits for a slice's summaries and draws from them.
   [[nodiscard]] base::result<void> draw(const drawing& of,
-                                        std::span<const planned_rows* const> rows,
+                                        std::span<const sample_request* const> requests,
                                         std::size_t slice_rows, step_result& result);
   rank_worker_options options_;
   transport::rank_groups groups_;
   std::unique_ptr<transport::collective> device_tp_;  // of groups_, for the device's buffers
   std::unique_ptr<transport::collective> device_pp_;
   base::epoch_id epoch_;
+  std::vector<std::int32_t> last_tokens_;  // of the step before, by slot
   std::shared_ptr<const std::atomic<bool>> over_;  // the epoch is
   models::range vocabulary_;                       // this rank's
   std::vector<std::int64_t> vocabulary_run_ends_;

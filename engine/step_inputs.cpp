@@ -78,8 +78,9 @@ std::size_t step_inputs::bytes(const step_shape& shape, std::size_t half) {
   return count.used();
 }
 
-step_inputs::step_inputs(const step_plan& plan, const step_shape& shape, angle_table& angles,
-                         std::span<std::byte> memory, spare_blocks spare)
+step_inputs::step_inputs(const step_plan& plan, std::span<const std::int32_t> last_tokens,
+                         const step_shape& shape, angle_table& angles, std::span<std::byte> memory,
+                         spare_blocks spare)
     : shape_(shape), spare_(spare), groups_(static_cast<std::size_t>(shape.groups)) {
   TROUPE_CHECK(!memory.empty());
   pieces from(memory);
@@ -96,7 +97,7 @@ step_inputs::step_inputs(const step_plan& plan, const step_shape& shape, angle_t
   }
   positions_.reserve(static_cast<std::size_t>(shape.tokens));
   rope_lengths_.reserve(static_cast<std::size_t>(shape.tokens));
-  for (const planned_rows& rows : plan.sequences) add(rows);
+  for (const planned_rows& rows : plan.sequences) add(rows, last_tokens);
   while (static_cast<std::int64_t>(sequence_) < shape.sequences) add_padding();
   TROUPE_CHECK(static_cast<std::int64_t>(positions_.size()) == shape.tokens);
   TROUPE_CHECK(static_cast<std::int64_t>(sampled_) == shape.sampled);
@@ -119,11 +120,15 @@ std::span<const std::int32_t> step_inputs::copy_table(
   return place;
 }
 
-void step_inputs::add(const planned_rows& rows) {
+void step_inputs::add(const planned_rows& rows, std::span<const std::int32_t> last_tokens) {
   TROUPE_CHECK(rows.block_tables.size() == groups_.size() && !rows.token_ids.empty());
   const auto row = static_cast<std::int64_t>(positions_.size());
   const auto count = static_cast<std::int64_t>(rows.token_ids.size());
   std::copy(rows.token_ids.begin(), rows.token_ids.end(), token_ids_.begin() + row);
+  if (rows.last_token_slot) {
+    TROUPE_CHECK(*rows.last_token_slot < last_tokens.size());
+    token_ids_[static_cast<std::size_t>(row + count - 1)] = last_tokens[*rows.last_token_slot];
+  }
   TROUPE_CHECK(rows.stored <= rows.first_position + 1);  // one row at most is not written
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t position = rows.first_position + i;

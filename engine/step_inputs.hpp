@@ -2,7 +2,7 @@
 //
 //   const step_shape shape = step_shape::of(plan, groups);
 //   TROUPE_TRY(memory, queue.begin_step(step_inputs::bytes(shape, angles.half())));
-//   step_inputs inputs(plan, shape, angles, memory, {.first = kv_blocks});
+//   step_inputs inputs(plan, last_tokens, shape, angles, memory, {.first = kv_blocks});
 //   queue.commit_step(inputs.sequences());
 //   model.forward(context, inputs.batch(), hidden);
 #pragma once
@@ -52,9 +52,11 @@ class step_inputs {
   // Units: bytes of step memory; `half`: angles a token.
   [[nodiscard]] static std::size_t bytes(const step_shape& shape, std::size_t half);
 
-  // The plan's tables must have `shape.groups` entries each. Lifetime: memory outlives the inputs.
-  step_inputs(const step_plan& plan, const step_shape& shape, angle_table& angles,
-              std::span<std::byte> memory, spare_blocks spare);
+  // `last_tokens`: of the step before, by slot. The plan's tables must have `shape.groups` entries
+  // each. Lifetime: memory outlives the inputs.
+  step_inputs(const step_plan& plan, std::span<const std::int32_t> last_tokens,
+              const step_shape& shape, angle_table& angles, std::span<std::byte> memory,
+              spare_blocks spare);
   step_inputs(const step_inputs&) = delete;
   step_inputs& operator=(const step_inputs&) = delete;
 
@@ -80,7 +82,7 @@ class step_inputs {
     std::span<kernels::sequence_rows> sequences;
     std::span<std::int32_t> tables;  // [sequences][table_blocks]
   };
-  void add(const planned_rows& rows);
+  void add(const planned_rows& rows, std::span<const std::int32_t> last_tokens);
   void add_padding();
   // Of the sequence that is being added.
   [[nodiscard]] std::int64_t spare_slot() const noexcept {

@@ -6,6 +6,7 @@
 
 namespace troupe::engine {
 
+using schemas::following_changes;
 using schemas::planned_rows;
 using schemas::sample_request;
 using schemas::sampled_token;

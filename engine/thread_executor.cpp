@@ -8,11 +8,25 @@
 
 namespace troupe::engine {
 
-// Hands plans to one rank's thread and results back. One plan is in flight at most.
+// One step of all ranks. What follows is asked for once and given to each.
+struct thread_executor::step_order {
+  const step_plan& plan;
+  const changes_source& following;
+  std::mutex mutex = {};
+  std::optional<base::result<std::vector<schemas::logit_changes>>> changes = {};
+
+  base::result<std::vector<schemas::logit_changes>> ask() {
+    const std::scoped_lock lock(mutex);
+    if (!changes) changes = following();
+    return *changes;
+  }
+};
+
+// Hands steps to one rank's thread and results back. One step is in flight at most.
 struct thread_executor::mailbox {
   std::mutex mutex;
   std::condition_variable changed;
-  const step_plan* plan = nullptr;
+  step_order* order = nullptr;
   std::optional<base::result<step_result>> result;
   bool closed = false;
 };
@@ -86,39 +100,41 @@ thread_executor::~thread_executor() {
 void thread_executor::serve(std::size_t rank) {
   mailbox& box = *mailboxes_[rank - 1];
   for (;;) {
-    const step_plan* plan = nullptr;
+    step_order* order = nullptr;
     {
       std::unique_lock lock(box.mutex);
-      box.changed.wait(lock, [&] { return box.closed || box.plan != nullptr; });
-      if (box.plan == nullptr) return;
-      plan = std::exchange(box.plan, nullptr);
+      box.changed.wait(lock, [&] { return box.closed || box.order != nullptr; });
+      if (box.order == nullptr) return;
+      order = std::exchange(box.order, nullptr);
     }
-    auto result = run_rank(rank, *plan);
+    auto result = run_rank(rank, *order);
     const std::scoped_lock lock(box.mutex);
     box.result = std::move(result);
     box.changed.notify_all();
   }
 }
 
-base::result<step_result> thread_executor::run_rank(std::size_t rank, const step_plan& plan) {
-  auto result = workers_[rank]->run(plan);
+base::result<step_result> thread_executor::run_rank(std::size_t rank, step_order& order) {
+  auto result = workers_[rank]->run(order.plan, [&order] { return order.ask(); });
   // The others may be waiting for this rank in a collective that it will never reach.
   if (!result) workers_[rank]->abort();
   return result;
 }
 
-base::result<step_result> thread_executor::run(const step_plan& plan) {
+base::result<step_result> thread_executor::run(const step_plan& plan,
+                                               const changes_source& following) {
   if (dead_) {
     return base::fail(base::error_code::failed_precondition, "engine",
                       "a rank failed in an earlier step");
   }
+  step_order order{.plan = plan, .following = following};
   for (const auto& box : mailboxes_) {
     const std::scoped_lock lock(box->mutex);
-    box->plan = &plan;
+    box->order = &order;
     box->changed.notify_all();
   }
   std::vector<base::result<step_result>> results;
-  results.push_back(run_rank(0, plan));
+  results.push_back(run_rank(0, order));
   for (const auto& box : mailboxes_) {
     std::unique_lock lock(box->mutex);
     box->changed.wait(lock, [&] { return box->result.has_value(); });
@@ -137,10 +153,13 @@ base::result<step_result> thread_executor::run(const step_plan& plan) {
     return tl::unexpected(*failure);
   }
   // Every tensor-parallel rank of the last stage drew the same tokens; the first one's count.
+  step_result step;
   for (auto& result : results) {
-    if (!result->tokens.empty()) return std::move(*result);
+    if (!result->tokens.empty()) step = std::move(*result);
+    if (!step.tokens.empty()) break;
   }
-  return step_result{};
+  for (const auto& worker : workers_) worker->remember(step);
+  return step;
 }
 
 std::vector<std::uint64_t> thread_executor::weight_bytes() const {

@@ -40,16 +40,19 @@ class thread_executor final : public executor {
       thread_executor_options options);
   ~thread_executor() override;
 
-  [[nodiscard]] base::result<step_result> run(const step_plan& plan) override;
+  using executor::run;
+  [[nodiscard]] base::result<step_result> run(const step_plan& plan,
+                                              const changes_source& following) override;
   [[nodiscard]] base::epoch_id epoch() const noexcept override { return epoch_; }
   // Units: bytes of packed weights of each rank.
   [[nodiscard]] std::vector<std::uint64_t> weight_bytes() const;
 
  private:
   struct mailbox;
+  struct step_order;
   explicit thread_executor(base::epoch_id epoch);
   void serve(std::size_t rank);
-  [[nodiscard]] base::result<step_result> run_rank(std::size_t rank, const step_plan& plan);
+  [[nodiscard]] base::result<step_result> run_rank(std::size_t rank, step_order& order);
 
   base::epoch_id epoch_;
   std::vector<std::unique_ptr<rank_worker>> workers_;

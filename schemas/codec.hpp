@@ -18,11 +18,12 @@
 namespace troupe::schemas {
 
 // Counts up with every change that an older reader would misunderstand; compared at the join.
-inline constexpr std::uint32_t protocol_version = 2;
+inline constexpr std::uint32_t protocol_version = 3;
 
 struct wire_limits {
   static constexpr std::size_t step_plan_bytes_max = 64U << 20;
   static constexpr std::size_t step_result_bytes_max = 16U << 20;
+  static constexpr std::size_t following_changes_bytes_max = 64U << 20;
   static constexpr std::size_t control_bytes_max = 1U << 20;
   static constexpr std::size_t supervisor_bytes_max = 64U << 10;  // one datagram of the socket pair
 };
@@ -31,6 +32,7 @@ using wire_bytes = std::vector<std::uint8_t>;
 
 [[nodiscard]] wire_bytes encode(const step_plan& plan);
 [[nodiscard]] wire_bytes encode(const step_result& result);
+[[nodiscard]] wire_bytes encode(const following_changes& changes);
 [[nodiscard]] wire_bytes encode(const control_message& message);
 [[nodiscard]] wire_bytes encode(const supervisor_message& message);
 
@@ -38,6 +40,8 @@ using wire_bytes = std::vector<std::uint8_t>;
 // which field), unimplemented (a message kind of a newer version).
 [[nodiscard]] base::result<step_plan> decode_step_plan(std::span<const std::uint8_t> bytes);
 [[nodiscard]] base::result<step_result> decode_step_result(std::span<const std::uint8_t> bytes);
+[[nodiscard]] base::result<following_changes> decode_following_changes(
+    std::span<const std::uint8_t> bytes);
 [[nodiscard]] base::result<control_message> decode_control_message(
     std::span<const std::uint8_t> bytes);
 [[nodiscard]] base::result<supervisor_message> decode_supervisor_message(

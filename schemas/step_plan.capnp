@@ -34,6 +34,7 @@ struct Draw {
   logprobs @6 :Int32 = -1;
   minP @7 :Float32;
   changes @8 :LogitChanges;  # absent: none
+  changesFollow @9 :Bool;
 }
 
 struct PlannedRows {
@@ -56,6 +57,10 @@ struct PlannedRows {
   }
   draftTokenIds @11 :List(Int32);
   stored @12 :Int64;
+  lastToken :union {
+    known @13 :Void;
+    slot @14 :UInt32;  # of the step before
+  }
 }
 
 struct StepPlan {
@@ -85,4 +90,9 @@ struct SampledToken {
 
 struct StepResult {
   tokens @0 :List(SampledToken);
+}
+
+struct FollowingChanges {
+  step @0 :UInt64;
+  rows @1 :List(LogitChanges);
 }

@@ -47,6 +47,8 @@ struct sample_request {
   std::int32_t logprobs = -1;
   float min_p = 0.0F;
   std::optional<logit_changes> changes = {};  // none: the model's own logits
+  // They depend on a token of the step before: a following_changes has them in time for the draw.
+  bool changes_follow = false;
 };
 
 // Consecutive tokens of one sequence.
@@ -58,6 +60,9 @@ struct planned_rows {
   // read, never written. The last one is computed again where only its logits are missing.
   std::int64_t stored = 0;
   std::vector<std::int32_t> token_ids;                  // at least one
+  // The last of token_ids is not known yet (0 stands there): it is the token of this slot of the
+  // step before, which ran when this plan was made.
+  std::optional<std::uint32_t> last_token_slot = {};
   std::vector<std::vector<std::int32_t>> block_tables;  // one a KV group
   std::optional<sample_request> sample;                 // none in the middle of a prompt
   // In the wire from the first day; a rank that does not know how refuses the plan.
@@ -95,9 +100,15 @@ struct sampled_token {
   bool allowed = true;             // false: every token is forbidden; token_id means nothing
 };
 
-// One entry a planned sequence that asked for a sample, in the plan's order.
+// One entry a planned sequence that asked for a sample, in the plan's order: its slot.
 struct step_result {
   std::vector<sampled_token> tokens;
+};
+
+// One entry a planned sequence whose changes_follow, in the plan's order.
+struct following_changes {
+  std::uint64_t step = 0;
+  std::vector<logit_changes> rows;
 };
 
 }  // namespace troupe::schemas

@@ -91,6 +91,7 @@ void write_draw(wire::Draw::Builder out, const sample_request& request) {
   out.setLogprobs(request.logprobs);
   out.setMinP(request.min_p);
   if (request.changes) write_changes(out.initChanges(), *request.changes);
+  out.setChangesFollow(request.changes_follow);
 }
 
 sample_request read_draw(wire::Draw::Reader in) {
@@ -111,7 +112,8 @@ sample_request read_draw(wire::Draw::Reader in) {
           .top_k = in.getTopK(),
           .logprobs = in.getLogprobs(),
           .min_p = in.getMinP(),
-          .changes = std::move(changes)};
+          .changes = std::move(changes),
+          .changes_follow = in.getChangesFollow()};
 }
 
 void write_rows(wire::PlannedRows::Builder out, const planned_rows& rows) {
@@ -119,6 +121,7 @@ void write_rows(wire::PlannedRows::Builder out, const planned_rows& rows) {
   out.setFirstPosition(rows.first_position);
   out.setPromptLength(rows.prompt_length);
   out.setStored(rows.stored);
+  if (rows.last_token_slot) out.getLastToken().setSlot(*rows.last_token_slot);
   write_list(out.initTokenIds(list_size(rows.token_ids.size())), rows.token_ids);
   auto tables = out.initBlockTables(list_size(rows.block_tables.size()));
   for (unsigned i = 0; i < tables.size(); ++i) {
@@ -145,6 +148,8 @@ planned_rows read_rows(wire::PlannedRows::Reader in) {
   if (rows.stored < 0) refuse_field("stored");
   if (rows.token_ids.empty()) refuse_field("token_ids");
   for (const auto table : in.getBlockTables()) rows.block_tables.push_back(read_list(table));
+  const auto last = in.getLastToken();
+  if (last.isSlot()) rows.last_token_slot = last.getSlot();
   const auto sample = in.getSample();
   if (sample.isDraw()) rows.sample = read_draw(sample.getDraw());
   rows.adapter_id = read_optional(in.getAdapter());
@@ -178,15 +183,23 @@ step_result read_result(wire::StepResult::Reader in) {
   return result;
 }
 
+following_changes read_following(wire::FollowingChanges::Reader in) {
+  following_changes changes{.step = in.getStep(), .rows = {}};
+  for (const auto row : in.getRows()) changes.rows.push_back(read_changes(row));
+  return changes;
+}
+
+size_t estimate_bytes(const logit_changes& changes) {
+  return 128 + 8 * (changes.bias.size() + changes.counts.size()) +
+         4 * (changes.forbidden.size() + changes.allowed.size());
+}
+
 size_t estimate_bytes(const step_plan& plan) {
   size_t bytes = 256;
   for (const planned_rows& rows : plan.sequences) {
     bytes += 256 + 4 * (rows.token_ids.size() + rows.draft_token_ids.size());
     for (const auto& table : rows.block_tables) bytes += 32 + 4 * table.size();
-    if (!rows.sample || !rows.sample->changes) continue;
-    const logit_changes& changes = *rows.sample->changes;
-    bytes += 128 + 8 * (changes.bias.size() + changes.counts.size()) +
-             4 * (changes.forbidden.size() + changes.allowed.size());
+    if (rows.sample && rows.sample->changes) bytes += estimate_bytes(*rows.sample->changes);
   }
   return bytes;
 }
@@ -226,6 +239,17 @@ wire_bytes encode(const step_result& result) {
   });
 }
 
+wire_bytes encode(const following_changes& changes) {
+  size_t estimate = 128;
+  for (const logit_changes& row : changes.rows) estimate += estimate_bytes(row);
+  return write_message<wire::FollowingChanges>(
+      estimate, [&](wire::FollowingChanges::Builder out) {
+        out.setStep(changes.step);
+        auto rows = out.initRows(list_size(changes.rows.size()));
+        for (unsigned i = 0; i < rows.size(); ++i) write_changes(rows[i], changes.rows[i]);
+      });
+}
+
 base::result<step_plan> decode_step_plan(std::span<const std::uint8_t> bytes) {
   return read_message<wire::StepPlan>(bytes, wire_limits::step_plan_bytes_max, "step plan",
                                       read_plan);
@@ -234,6 +258,11 @@ base::result<step_plan> decode_step_plan(std::span<const std::uint8_t> bytes) {
 base::result<step_result> decode_step_result(std::span<const std::uint8_t> bytes) {
   return read_message<wire::StepResult>(bytes, wire_limits::step_result_bytes_max, "step result",
                                         read_result);
+}
+
+base::result<following_changes> decode_following_changes(std::span<const std::uint8_t> bytes) {
+  return read_message<wire::FollowingChanges>(bytes, wire_limits::following_changes_bytes_max,
+                                              "changes of logits", read_following);
 }
 
 }  // namespace troupe::schemas

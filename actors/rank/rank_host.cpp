@@ -43,8 +43,9 @@ class rank_host::driven_epoch final : public engine::executor {
     host_.closed(epoch_, worker::loop_ended{epoch_, reason_});
   }
 
-  base::result<engine::step_result> run(const engine::step_plan& plan) override {
-    auto result = ranks_->run(plan);
+  base::result<engine::step_result> run(const engine::step_plan& plan,
+                                        const engine::changes_source& following) override {
+    auto result = ranks_->run(plan, following);
     if (!result) {
       reason_ = result.error().message;
       host_.end_if_device_failed(result.error());

@@ -202,7 +202,7 @@ TEST(Planner, KeepsItsInvariantsUnderAnyOrderOfAddRemoveAndStep) {
   for (unsigned seed = 1; seed <= 150; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     std::mt19937 random(seed);
-    planner_world world(random_options(random));
+    planner_world world(random_options(random), seed % 2 == 0);
     const std::int64_t blocks = world.plans().options().blocks_per_group;
     for (int turn = 0; turn < 120; ++turn) {
       const auto choice = random() % 10;
@@ -210,7 +210,9 @@ TEST(Planner, KeepsItsInvariantsUnderAnyOrderOfAddRemoveAndStep) {
         // As the engine's admission: no more positions than the pool holds.
         const std::int64_t positions = 2 + static_cast<std::int64_t>(random()) % (blocks * 16 - 1);
         const std::int64_t prompt = 1 + static_cast<std::int64_t>(random()) % (positions - 1);
-        world.add({.prompt_tokens = prompt, .max_tokens = positions - prompt});
+        world.add({.prompt_tokens = prompt,
+                   .max_tokens = positions - prompt,
+                   .ends_after = 1 + (positions * 7 + prompt) % (positions - prompt)});
       } else if (choice == 3 && !world.live().empty()) {
         world.remove(world.live()[random() % world.live().size()]);
       } else {
@@ -226,6 +228,41 @@ TEST(Planner, KeepsItsInvariantsUnderAnyOrderOfAddRemoveAndStep) {
     ASSERT_TRUE(world.live().empty()) << world.live().size() << " never end";
     ASSERT_EQ(world.plans().free_blocks(), blocks) << "blocks leaked";
   }
+}
+
+TEST(Planner, PlansATokenThatIsBeingDrawnByItsSlot) {
+  planner plans({.blocks_per_group = 8, .groups = {full}});
+  for (const std::uint64_t id : {1U, 2U, 3U}) {
+    auto sequence = std::make_unique<live_sequence>();
+    sequence->id = base::sequence_id{id};
+    sequence->log.prompt_ids = {7, 8, 9};
+    sequence->log.params.max_tokens = id == 2 ? 1 : 4;
+    plans.add(std::move(sequence));
+  }
+  const step_plan first = plans.next({1, 1});
+  ASSERT_EQ(first.sequences.size(), 3U);
+  EXPECT_FALSE(first.sequences[2].last_token_slot.has_value());
+
+  // The second has its last token drawn: whatever it is, nothing follows.
+  const step_plan second = plans.next({1, 1});
+  ASSERT_EQ(second.sequences.size(), 2U);
+  EXPECT_EQ(second.sequences[0].last_token_slot, 0U);
+  EXPECT_EQ(second.sequences[1].last_token_slot, 2U);
+  EXPECT_EQ(second.sequences[1].first_position, 3);
+  EXPECT_EQ(second.sequences[1].token_ids.size(), 1U);
+  EXPECT_EQ(second.sequences[1].sample->row.token_index, 1U);
+
+  plans.accept(*plans.find(base::sequence_id{1}), 50);
+  plans.accept(*plans.find(base::sequence_id{3}), 51);
+  plans.accept(*plans.find(base::sequence_id{2}), 52);
+  ASSERT_TRUE(plans.remove(base::sequence_id{2}));
+  plans.accept(*plans.find(base::sequence_id{1}), 53);
+  plans.accept(*plans.find(base::sequence_id{3}), 54);
+  // All is known again.
+  const step_plan third = plans.next({1, 1});
+  ASSERT_EQ(third.sequences.size(), 2U);
+  EXPECT_FALSE(third.sequences[1].last_token_slot.has_value());
+  EXPECT_THAT(third.sequences[1].token_ids, ElementsAre(54));
 }
 
 TEST(Planner, TheOldestProgressesInThePoolItJustFits) {

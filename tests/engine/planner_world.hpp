@@ -1,6 +1,6 @@
 // Drives a planner as the engine does, without a model, and checks every plan against what a cache
 // would hold: a shadow of each group's slots that remembers which position of which sequence was
-// written last.
+// written last. `ahead`: each step is planned before the tokens of the one before it are known.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -21,7 +21,8 @@ namespace troupe::engine {
 
 class planner_world {
  public:
-  explicit planner_world(planner_options options) : plans_(std::move(options)) {
+  explicit planner_world(planner_options options, bool ahead = false)
+      : plans_(std::move(options)), ahead_(ahead) {
     const auto slots =
         static_cast<std::size_t>(plans_.options().blocks_per_group * kernels::kv_block_tokens);
     cache_.assign(plans_.options().groups.size(), std::vector<written>(slots));
@@ -30,6 +31,7 @@ class planner_world {
   struct request {
     std::int64_t prompt_tokens = 1;
     std::int64_t max_tokens = 1;
+    std::int64_t ends_after = 0;  // so many tokens, which the planner cannot know; 0: max_tokens
     // The first so many tokens of the prompt are those of this family, the rest its own.
     std::int64_t shared_tokens = 0;
     std::int32_t family = 0;
@@ -47,6 +49,7 @@ class planner_world {
       sequence->log.prompt_ids.push_back(shared ? -1 - wanted.family : token_at(id, i));
     }
     logs_[id.value] = sequence->log;
+    ends_after_[id.value] = wanted.ends_after > 0 ? wanted.ends_after : wanted.max_tokens;
     live_.push_back(id);
     plans_.add(std::move(sequence));
     return id;
@@ -55,26 +58,35 @@ class planner_world {
   void remove(base::sequence_id id) {
     ASSERT_TRUE(plans_.remove(id));
     std::erase(live_, id);
-    computed_.erase(id.value);
   }
 
   // Plans, checks and carries out one step.
   step_plan step() {
     const std::uint64_t preemptions = plans_.preemptions();
+    std::optional<base::sequence_id> oldest;  // that does more than wait for its last token
     std::vector<base::sequence_id> decoding;
     for (const base::sequence_id id : live_) {
       const live_sequence& sequence = *plans_.find(id);
-      if (sequence.computed > 0 && sequence.log.size() - sequence.computed == 1) {
+      const auto emitted = static_cast<std::int64_t>(sequence.log.emitted_ids.size());
+      if (emitted + sequence.pending >= sequence.log.params.max_tokens) continue;
+      if (!oldest) oldest = id;
+      if (sequence.computed > 0 && sequence.length() - sequence.computed == 1) {
         decoding.push_back(id);
       }
     }
     step_plan plan = plans_.next({1, 1});
-    check_bounds(plan);
+    check_bounds(plan, oldest);
     if (plans_.preemptions() == preemptions) check_decoding(plan, decoding);
-    for (const planned_rows& rows : plan.sequences) write(rows);
-    // Only now are they read: ranks may carry a step's sequences out in any order.
-    for (const planned_rows& rows : plan.sequences) read(rows);
-    for (const planned_rows& rows : plan.sequences) emit(rows);
+    if (!ahead_) {
+      carry_out(plan);
+      emit(plan);
+      return plan;
+    }
+    // The step that ran ends; then the planned one runs, for those too that have ended.
+    if (running_) emit(*std::exchange(running_, std::nullopt));
+    name_last_tokens(plan);
+    carry_out(plan);
+    running_ = plan;
     return plan;
   }
 
@@ -83,6 +95,26 @@ class planner_world {
   [[nodiscard]] std::size_t ended() const noexcept { return ended_; }
 
  private:
+  void carry_out(const step_plan& plan) {
+    for (const planned_rows& rows : plan.sequences) write(rows);
+    // Only now are they read: ranks may carry a step's sequences out in any order.
+    for (const planned_rows& rows : plan.sequences) read(rows);
+  }
+
+  // As a rank does: the tokens of the step before, by slot.
+  void name_last_tokens(step_plan& plan) {
+    for (planned_rows& rows : plan.sequences) {
+      if (!rows.last_token_slot) continue;
+      ASSERT_LT(*rows.last_token_slot, last_tokens_.size());
+      rows.token_ids.back() = last_tokens_[*rows.last_token_slot];
+    }
+  }
+
+  void emit(const step_plan& plan) {
+    last_tokens_.clear();
+    for (const planned_rows& rows : plan.sequences) emit(rows);
+  }
+
   // K and V at a position are a function of all tokens up to there (and, were they told apart by
   // the pool's user, of the scope): a number that stands for them.
   using written = std::uint64_t;
@@ -102,13 +134,15 @@ class planner_world {
     return static_cast<std::int32_t>(id.value * 1000 + static_cast<std::uint64_t>(position));
   }
 
-  void check_bounds(const step_plan& plan) const {
+  void check_bounds(const step_plan& plan, std::optional<base::sequence_id> oldest) const {
     const planner_options& options = plans_.options();
     EXPECT_LE(plan.tokens(), options.max_num_batched_tokens);
     EXPECT_LE(static_cast<std::int64_t>(plan.sequences.size()), options.max_num_seqs);
-    EXPECT_EQ(plan.sequences.empty(), live_.empty()) << "work is left and nothing is planned";
+    // What waits for its last token still has its blocks.
+    EXPECT_TRUE(plan.sequences.empty() == !oldest || (plan.sequences.empty() && running_))
+        << "work is left and nothing is planned";
     if (!plan.sequences.empty()) {
-      EXPECT_EQ(plan.sequences.front().sequence, live_.front()) << "the oldest must progress";
+      EXPECT_EQ(plan.sequences.front().sequence, oldest) << "the oldest must progress";
     }
     std::set<std::uint64_t> seen;
     for (const planned_rows& rows : plan.sequences) {
@@ -182,17 +216,26 @@ class planner_world {
 
   void emit(const planned_rows& rows) {
     if (!rows.sample) return;
+    const std::int32_t token = token_at(rows.sequence, logs_[rows.sequence.value].size());
+    last_tokens_.push_back(token);
     live_sequence* const sequence = plans_.find(rows.sequence);
-    ASSERT_NE(sequence, nullptr);
-    sequence->log.emitted_ids.push_back(token_at(rows.sequence, sequence->log.size()));
+    if (sequence == nullptr) {
+      EXPECT_TRUE(ahead_);  // it ended while this ran
+      return;
+    }
+    plans_.accept(*sequence, token);
     logs_[rows.sequence.value] = sequence->log;
     const auto emitted = static_cast<std::int64_t>(sequence->log.emitted_ids.size());
-    if (emitted < sequence->log.params.max_tokens) return;
+    if (emitted < ends_after_[rows.sequence.value]) return;
     remove(rows.sequence);
     ++ended_;
   }
 
   planner plans_;
+  const bool ahead_;
+  std::optional<step_plan> running_;
+  std::vector<std::int32_t> last_tokens_;            // of the step that ended last, by slot
+  std::map<std::uint64_t, std::int64_t> ends_after_;  // by sequence
   std::vector<std::vector<written>> cache_;  // one a group
   std::map<std::uint64_t, sequence_log> logs_;
   std::map<std::uint64_t, std::int64_t> computed_;

@@ -216,7 +216,7 @@ TEST(PrefixCache, NoPlanEverReadsWhatIsNotThere) {
     options.prefill_chunk = 1 + static_cast<std::int64_t>(random() % 70);
     if (random() % 2 == 0) options.groups.push_back(sliding(1 + random() % 50));
     if (random() % 4 == 0) options.groups = {sliding(24)};
-    planner_world world(options);
+    planner_world world(options, seed % 2 == 0);
     const std::int64_t positions = options.blocks_per_group * 16;
     for (int turn = 0; turn < 150; ++turn) {
       if (random() % 3 == 0) {
@@ -226,6 +226,7 @@ TEST(PrefixCache, NoPlanEverReadsWhatIsNotThere) {
             random() % 4 == 0 ? prompt : static_cast<std::int64_t>(random()) % (prompt + 1);
         world.add({.prompt_tokens = prompt,
                    .max_tokens = std::min(max_tokens, positions - prompt),
+                   .ends_after = std::min({max_tokens, positions - prompt, 1 + prompt % 40}),
                    .shared_tokens = shared,
                    .family = static_cast<std::int32_t>(random() % 3),
                    .scope = {.tenant = random() % 5 == 0 ? "other" : ""}});

@@ -33,11 +33,12 @@ class laid_out {
  public:
   laid_out(const step_plan& plan, std::size_t groups)
       : laid_out(plan, step_shape::of(plan, groups)) {}
-  laid_out(const step_plan& plan, const step_shape& shape, spare_blocks spare = {.first = 99})
+  laid_out(const step_plan& plan, const step_shape& shape, spare_blocks spare = {.first = 99},
+           std::vector<std::int32_t> last_tokens = {})
       : rope_(rope_of_two_angles()),
         angles_(rope_),
         memory_(step_inputs::bytes(shape, angles_.half())),
-        inputs_(plan, shape, angles_, memory_, spare) {}
+        inputs_(plan, last_tokens, shape, angles_, memory_, spare) {}
 
   const step_inputs* operator->() const { return &inputs_; }
 
@@ -70,6 +71,16 @@ TEST(StepInputs, FlattensSequencesInThePlansOrder) {
   EXPECT_EQ(batch.groups[0].sequences[1].rows, 1);
   EXPECT_EQ(batch.groups[0].sequences[1].first_position, 17);
   EXPECT_THAT(batch.groups[0].sequences[1].block_table, ElementsAre(9, 4));
+}
+
+TEST(StepInputs, PutsTokensOfTheStepBeforeInTheirPlaces) {
+  step_plan plan;
+  plan.sequences.push_back(rows_of(0, {5, 6, 0}, {{3}}));
+  plan.sequences[0].last_token_slot = 1;
+  plan.sequences.push_back(rows_of(17, {0}, {{9, 4}}));
+  plan.sequences[1].last_token_slot = 0;
+  const laid_out inputs(plan, step_shape::of(plan, 1), {.first = 99}, {70, 71});
+  EXPECT_THAT(inputs->batch().token_ids, ElementsAre(5, 6, 71, 70));
 }
 
 TEST(StepInputs, WantsTheSuccessorOfTheLastRowOfASequenceThatIsSampled) {

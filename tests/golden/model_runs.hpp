@@ -28,6 +28,7 @@ struct run_shape {
   int threads = 1;
   std::int64_t chunk = 2048;  // tokens of one prompt a step
   std::int64_t kv_blocks = 512;
+  bool plan_ahead = true;
 };
 
 inline std::ostream& operator<<(std::ostream& out, const run_shape& of) {
@@ -114,7 +115,8 @@ class loaded_model {
                         .groups = models::kv_groups(config_)},
             .eos_token_ids = config_.eos_token_ids,
             .max_model_len = 4096,
-            .vocab_size = config_.vocab_size};
+            .vocab_size = config_.vocab_size,
+            .plan_ahead = shape.plan_ahead};
   }
 
   static constexpr std::int64_t batched_tokens = 2048;

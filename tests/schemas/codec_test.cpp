@@ -36,6 +36,8 @@ std::vector<wire_case> all_cases() {
   std::vector<wire_case> cases;
   cases.push_back({"step_plan", encode(full_plan()), encode_again(decode_step_plan)});
   cases.push_back({"step_result", encode(full_result()), encode_again(decode_step_result)});
+  cases.push_back({"following_changes", encode(full_following_changes()),
+                   encode_again(decode_following_changes)});
   for (const auto& [name, message] : control_messages()) {
     cases.push_back({"control." + name, encode(message), encode_again(decode_control_message)});
   }
@@ -47,7 +49,7 @@ std::vector<wire_case> all_cases() {
 }
 
 // v1, v2 ...: a folder holds the messages that have changed since the one before.
-constexpr int versions = 2;
+constexpr int versions = 3;
 std::filesystem::path golden(int version, const std::string& name) {
   return std::filesystem::path(TROUPE_SOURCE_DIR) / "tests/golden/wire" /
          ("v" + std::to_string(version)) / (name + ".bin");

@@ -34,7 +34,9 @@ inline step_plan full_plan() {
                                .presence_penalty = -0.5F,
                                .counts = {{11, 0}, {12, 3}},
                                .forbidden = {2, 5},
-                               .allowed = {0xFFFFFFFFU, 0x80000001U}}};
+                               .allowed = {0xFFFFFFFFU, 0x80000001U}},
+      .changes_follow = true};
+  decode.last_token_slot = 3;
   decode.stored = 41;
   decode.adapter_id = 0;
   decode.row_group = 2;
@@ -62,6 +64,11 @@ inline step_result full_result() {
   step_result result;
   result.tokens = {token, broken, stuck};
   return result;
+}
+
+inline following_changes full_following_changes() {
+  return {.step = 100,
+          .rows = {*full_plan().sequences[1].sample->changes, logit_changes{.forbidden = {7}}}};
 }
 
 inline std::vector<std::pair<std::string, control_message>> control_messages() {
