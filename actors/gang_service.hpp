@@ -36,6 +36,8 @@ struct choice_token {
   schemas::sampled_token token;
   std::optional<schemas::finish_reason> finished = {};
   std::optional<std::int64_t> cached_tokens = {};  // of the prompt; with the first token
+  // With choice 0's first token, where asked for: of the prompt's tokens from the second on.
+  std::vector<schemas::sampled_token> prompt_logprobs = {};
 };
 
 // Receives one request's tokens. Called on the leader's thread, one call at a time; must not block

@@ -56,7 +56,10 @@ std::optional<engine_event> engine::accept(sampled_token token) {
   live_sequence* const sequence = planner_.find(token.sequence);
   if (sequence == nullptr) return std::nullopt;
   engine_event event{.token = std::move(token), .finished = std::nullopt, .failed = std::nullopt};
-  if (sequence->log.emitted_ids.empty()) event.cached_tokens = sequence->cached_tokens;
+  if (sequence->log.emitted_ids.empty()) {
+    event.cached_tokens = sequence->cached_tokens;
+    event.prompt_logprobs = std::move(sequence->prompt_logprobs);
+  }
   const auto fail = [&](base::error error) {
     event.failed = std::move(error);
     planner_.remove(event.token.sequence);
@@ -144,6 +147,10 @@ base::result<std::vector<engine_event>> engine::step() {
   ++steps_;
   prefill_tokens_ += open_steps_.front().prefill_tokens;
   open_steps_.pop_front();
+  for (sampled_token& token : result->scored) {
+    live_sequence* const sequence = planner_.find(token.sequence);
+    if (sequence != nullptr) sequence->prompt_logprobs.push_back(std::move(token));
+  }
   for (sampled_token& token : result->tokens) {
     if (auto event = accept(std::move(token))) events.push_back(*std::move(event));
   }

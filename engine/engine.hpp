@@ -50,6 +50,8 @@ struct engine_event {
   std::optional<finish_reason> finished;
   // With a sequence's first token: how much of its prompt was in the cache.
   std::optional<std::int64_t> cached_tokens = {};
+  // With it too, where asked for: of the prompt's tokens from the second on.
+  std::vector<sampled_token> prompt_logprobs = {};
   // Set instead of a token when the sequence failed (logits that are not numbers); it is gone.
   std::optional<base::error> failed;
 };

@@ -37,7 +37,9 @@ planner::planner(planner_options options) : options_(std::move(options)) {
 
 void planner::add(std::unique_ptr<live_sequence> sequence) {
   sequence->block_tables.resize(options_.groups.size());
-  if (options_.prefix_cache.enabled && !sequence->log.scope.none) {
+  // What is found in the cache has no logits.
+  const bool scored = sequence->log.params.prompt_logprobs >= 0;
+  if (options_.prefix_cache.enabled && !sequence->log.scope.none && !scored) {
     sequence->chain.emplace(options_.prefix_cache, sequence->log);
     const auto next = static_cast<std::uint32_t>(tenants_.size());
     sequence->tenant = tenants_.try_emplace(sequence->log.scope.tenant, next).first->second;
@@ -230,9 +232,28 @@ planned_rows planner::plan_rows(live_sequence& sequence, std::int64_t tokens) {
     rows.token_ids.push_back(rows.last_token_slot ? 0 : sequence.log.token(position));
   }
   rows.block_tables = sequence.block_tables;
+  rows.scored = scored_of(sequence, sequence.computed, tokens);
   sequence.computed += tokens;
   keep_full_blocks(sequence);
   if (sequence.computed == sequence.length()) rows.sample = request_of(sequence);
+  return rows;
+}
+
+std::optional<scored_rows> planner::scored_of(live_sequence& sequence, std::int64_t from,
+                                              std::int64_t tokens) {
+  const sequence_log& log = sequence.log;
+  const auto prompt = static_cast<std::int64_t>(log.prompt_ids.size());
+  const bool wanted = log.params.prompt_logprobs >= 0 && log.params.choice == 0;
+  // After a preemption some are there already; after the first token all have been told.
+  const std::int64_t first = std::max(from, sequence.scored - 1);
+  const std::int64_t end = std::min(from + tokens, prompt - 1);
+  if (!wanted || !log.emitted_ids.empty() || first >= end) return std::nullopt;
+  scored_rows rows{
+      .first_row = first - from, .logprobs = log.params.prompt_logprobs, .token_ids = {}};
+  for (std::int64_t position = first; position < end; ++position) {
+    rows.token_ids.push_back(log.token(position + 1));
+  }
+  sequence.scored = end + 1;
   return rows;
 }
 

@@ -57,6 +57,8 @@ struct live_sequence {
   std::int64_t kept_blocks = 0;       // of it, from its beginning, that others may find
   std::int64_t pending = 0;           // tokens that steps which have not ended draw for it
   std::uint32_t slot = 0;             // of the newest of them in its step
+  std::int64_t scored = 1;            // tokens of the prompt whose logprobs are planned or known
+  std::vector<sampled_token> prompt_logprobs;
   bool started = false;               // has computed something since it has blocks
   std::optional<prefix_chain> chain;  // none: nothing of it is shared
   std::uint32_t tenant = 0;
@@ -118,6 +120,9 @@ class planner {
   [[nodiscard]] bool preempt_youngest(std::size_t first);
   [[nodiscard]] planned_rows plan_rows(live_sequence& sequence, std::int64_t tokens);
   [[nodiscard]] static sample_request request_of(const live_sequence& sequence);
+  // Of the `tokens` rows from `from` on.
+  [[nodiscard]] static std::optional<scored_rows> scored_of(live_sequence& sequence,
+                                                            std::int64_t from, std::int64_t tokens);
 
   planner_options options_;
   std::vector<block_pool> pools_;                         // one a KV group

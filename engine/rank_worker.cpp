@@ -8,7 +8,6 @@
 
 #include "base/check.hpp"
 #include "engine/device_groups.hpp"
-#include "engine/token_drawer.hpp"
 #include "models/registry.hpp"
 
 namespace troupe::engine {
@@ -18,12 +17,23 @@ constexpr std::int64_t logits_limit(bool on_device) noexcept {
   return on_device ? device_logits_bytes_max : logits_bytes_max;
 }
 
-// How the rows of a step are drawn, by slot.
+// What is wanted of a step's rows: those that are sampled, by slot, then those that are scored.
 struct step_requests {
-  std::vector<const sample_request*> rows;
+  std::vector<wanted_token> rows;
   std::vector<base::sequence_id> sequences;
-  std::vector<std::unique_ptr<sample_request>> changed;  // those whose changes followed
+  std::size_t sampled = 0;
+  std::vector<std::unique_ptr<sample_request>> made;  // that the plan does not hold as they are
 };
+
+void add_scored(step_requests& requests, const planned_rows& planned) {
+  if (!planned.scored) return;
+  requests.made.push_back(std::make_unique<sample_request>(
+      sample_request{.row = {}, .logprobs = planned.scored->logprobs}));
+  for (const std::int32_t id : planned.scored->token_ids) {
+    requests.rows.push_back({.how = requests.made.back().get(), .given = id});
+    requests.sequences.push_back(planned.sequence);
+  }
+}
 
 base::result<step_requests> requests_of(const step_plan& plan, const changes_source& following) {
   step_requests requests;
@@ -31,9 +41,11 @@ base::result<step_requests> requests_of(const step_plan& plan, const changes_sou
   for (const planned_rows& planned : plan.sequences) {
     if (!planned.sample) continue;
     if (planned.sample->changes_follow) open.push_back(requests.rows.size());
-    requests.rows.push_back(&*planned.sample);
+    requests.rows.push_back({.how = &*planned.sample});
     requests.sequences.push_back(planned.sequence);
   }
+  requests.sampled = requests.rows.size();
+  for (const planned_rows& planned : plan.sequences) add_scored(requests, planned);
   if (open.empty()) return requests;
   TROUPE_CHECK(following != nullptr);
   TROUPE_TRY(changes, following());
@@ -43,10 +55,10 @@ base::result<step_requests> requests_of(const step_plan& plan, const changes_sou
                           std::to_string(open.size()) + " wait for theirs");
   }
   for (std::size_t i = 0; i < open.size(); ++i) {
-    auto own = std::make_unique<sample_request>(*requests.rows[open[i]]);
+    auto own = std::make_unique<sample_request>(*requests.rows[open[i]].how);
     own->changes = std::move(changes[i]);
-    requests.rows[open[i]] = own.get();
-    requests.changed.push_back(std::move(own));
+    requests.rows[open[i]].how = own.get();
+    requests.made.push_back(std::move(own));
   }
   return requests;
 }
@@ -70,9 +82,11 @@ std::size_t scratch_bytes(const models::model& of, const rank_scratch& rank) {
                                       .rank_range(rank.where.tp_rank, rank.where.tp_size)
                                       .size();
   const std::int64_t hidden = rank.config.hidden_size;
+  // Every row of a step may be scored.
+  const std::int64_t rows = std::max(rank.max_num_seqs, rank.max_num_batched_tokens);
   const std::size_t step = of.arena_bytes(rank.max_num_batched_tokens) +
-                           arena::bytes_of(rank.type, rank.max_num_seqs, hidden) +
-                           arena::bytes_of(kernels::dtype::float32, rank.max_num_seqs, hidden);
+                           arena::bytes_of(rank.type, rows, hidden) +
+                           arena::bytes_of(kernels::dtype::float32, rows, hidden);
   const auto logits = static_cast<std::size_t>(std::max(
       std::min(logits_limit(rank.on_device), rank.max_num_seqs * vocabulary * 4), vocabulary * 4));
   // Each view may round up to the arena's alignment; a step has far fewer views at once than this.
@@ -275,6 +289,9 @@ base::result<step_result> rank_worker::run_last_stage(models::step_context& cont
   int candidates = 0;
   for (const planned_rows& planned : plan.sequences) {
     if (planned.sample) candidates = std::max(candidates, candidates_for(*planned.sample));
+    if (!planned.scored) continue;
+    const sample_request scored{.row = {}, .logprobs = planned.scored->logprobs};
+    candidates = std::max(candidates, candidates_for(scored));
   }
   if (recorder_) candidates = step_recorder::rounded_candidates(candidates);
   TROUPE_TRY(prepared, prepare_drawing(inputs, candidates));
@@ -296,13 +313,17 @@ base::result<step_result> rank_worker::run_last_stage(models::step_context& cont
   for (std::size_t begin = 0; begin < requests.rows.size(); begin += slice) {
     const std::size_t count = std::min(slice, all - begin);
     if (begin > 0) project(context, prepared, begin, count);
-    const std::span<const sample_request* const> drawn = std::span<const sample_request* const>(
-        requests.rows).subspan(begin, std::min(slice, requests.rows.size() - begin));
+    const auto drawn = std::span<const wanted_token>(requests.rows)
+                           .subspan(begin, std::min(slice, requests.rows.size() - begin));
     TROUPE_TRY_VOID(draw(prepared, drawn, count, result));
   }
   for (std::size_t i = 0; i < requests.rows.size(); ++i) {
     result.tokens[i].sequence = requests.sequences[i];
   }
+  const auto scored = result.tokens.begin() + static_cast<std::ptrdiff_t>(requests.sampled);
+  result.scored.assign(std::make_move_iterator(scored),
+                       std::make_move_iterator(result.tokens.end()));
+  result.tokens.erase(scored, result.tokens.end());
   if (requests.rows.empty()) TROUPE_TRY_VOID(queue_->synchronize());
   if (options_.vitals != nullptr) options_.vitals->tick();
   return result;
@@ -341,7 +362,7 @@ void rank_worker::project(models::step_context& context, const drawing& of, std:
 }
 
 base::result<void> rank_worker::draw(const drawing& of,
-                                     std::span<const sample_request* const> requests,
+                                     std::span<const wanted_token> wanted,
                                      std::size_t slice_rows, step_result& result) {
   TROUPE_TRY_VOID(queue_->synchronize());
   token_drawer drawer({.tp = *groups_.tp,
@@ -357,7 +378,7 @@ base::result<void> rank_worker::draw(const drawing& of,
                           .candidates = of.candidates,
                           .summaries = of.summaries.first(summaries),
                           .top = of.top.first(summaries * static_cast<std::size_t>(of.candidates))},
-                         requests));
+                         wanted));
   std::move(tokens.begin(), tokens.end(), std::back_inserter(result.tokens));
   return {};
 }

@@ -26,6 +26,7 @@
 #include "engine/step_inputs.hpp"
 #include "engine/step_plan.hpp"
 #include "engine/step_recorder.hpp"
+#include "engine/token_drawer.hpp"
 #include "kernels/arena.hpp"
 #include "kernels/cpu_ops.hpp"
 #include "kernels/device.hpp"
@@ -132,7 +133,7 @@ class rank_worker {
                std::size_t rows);
   // Waits for a slice's summaries and draws from them.
   [[nodiscard]] base::result<void> draw(const drawing& of,
-                                        std::span<const sample_request* const> requests,
+                                        std::span<const wanted_token> wanted,
                                         std::size_t slice_rows, step_result& result);
   rank_worker_options options_;
   transport::rank_groups groups_;

@@ -75,6 +75,10 @@ base::result<void> check_params(const sampling_params& params) {
   if (params.logprobs < -1 || params.logprobs > sampling_limits::logprobs_max) {
     return refuse("logprobs is " + std::to_string(params.logprobs) + ", allowed: 0 to 20");
   }
+  if (params.prompt_logprobs < -1 || params.prompt_logprobs > sampling_limits::logprobs_max) {
+    return refuse("prompt_logprobs is " + std::to_string(params.prompt_logprobs) +
+                  ", allowed: 0 to 20");
+  }
   if (params.stop_token_ids.size() > sampling_limits::stop_token_ids_max) {
     return refuse("stop_token_ids has more than 64 entries");
   }

@@ -46,6 +46,7 @@ step_shape step_shape::of(const step_plan& plan, std::size_t groups) {
                    .groups = static_cast<std::int64_t>(groups)};
   for (const planned_rows& rows : plan.sequences) {
     if (rows.sample) ++shape.sampled;
+    if (rows.scored) shape.scored += static_cast<std::int64_t>(rows.scored->token_ids.size());
     for (const auto& table : rows.block_tables) {
       shape.table_blocks = std::max(shape.table_blocks, static_cast<std::int64_t>(table.size()));
     }
@@ -68,8 +69,8 @@ std::size_t step_inputs::bytes(const step_shape& shape, std::size_t half) {
   count.take<std::int32_t>(shape.tokens);
   count.take<float>(shape.tokens * static_cast<std::int64_t>(half));
   count.take<float>(shape.tokens * static_cast<std::int64_t>(half));
-  count.take<std::int32_t>(shape.sampled);
-  count.take<kernels::sampling_row>(shape.sampled);
+  count.take<std::int32_t>(shape.sampled + shape.scored);
+  count.take<kernels::sampling_row>(shape.sampled + shape.scored);
   for (std::int64_t i = 0; i < shape.groups; ++i) {
     count.take<std::int64_t>(shape.tokens);
     count.take<kernels::sequence_rows>(shape.sequences);
@@ -88,8 +89,8 @@ step_inputs::step_inputs(const step_plan& plan, std::span<const std::int32_t> la
   token_ids_ = from.take<std::int32_t>(shape.tokens);
   const std::span<float> cos = from.take<float>(shape.tokens * half);
   const std::span<float> sin = from.take<float>(shape.tokens * half);
-  logits_rows_ = from.take<std::int32_t>(shape.sampled);
-  sampling_ = from.take<kernels::sampling_row>(shape.sampled);
+  logits_rows_ = from.take<std::int32_t>(shape.sampled + shape.scored);
+  sampling_ = from.take<kernels::sampling_row>(shape.sampled + shape.scored);
   for (group& of : groups_) {
     of.slots = from.take<std::int64_t>(shape.tokens);
     of.sequences = from.take<kernels::sequence_rows>(shape.sequences);
@@ -101,6 +102,7 @@ step_inputs::step_inputs(const step_plan& plan, std::span<const std::int32_t> la
   while (static_cast<std::int64_t>(sequence_) < shape.sequences) add_padding();
   TROUPE_CHECK(static_cast<std::int64_t>(positions_.size()) == shape.tokens);
   TROUPE_CHECK(static_cast<std::int64_t>(sampled_) == shape.sampled);
+  TROUPE_CHECK(static_cast<std::int64_t>(scored_) == shape.scored);
   angles.fill(positions_, rope_lengths_, cos, sin);
   for (const group& of : groups_) {
     group_views_.push_back({of.slots, of.sequences});
@@ -149,7 +151,17 @@ void step_inputs::add(const planned_rows& rows, std::span<const std::int32_t> la
     logits_rows_[sampled_] = static_cast<std::int32_t>(row + count - 1);
     sampling_[sampled_++] = sampling_row_of(*rows.sample);
   }
+  if (rows.scored) add_scored(row, *rows.scored);
   ++sequence_;
+}
+
+void step_inputs::add_scored(std::int64_t first_row, const scored_rows& rows) {
+  for (std::size_t i = 0; i < rows.token_ids.size(); ++i) {
+    const auto at = static_cast<std::size_t>(shape_.sampled) + scored_++;
+    logits_rows_[at] =
+        static_cast<std::int32_t>(first_row + rows.first_row + static_cast<std::int64_t>(i));
+    sampling_[at] = {};
+  }
 }
 
 void step_inputs::add_padding() {

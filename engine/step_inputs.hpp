@@ -25,6 +25,7 @@ struct step_shape {
   std::int64_t tokens = 0;
   std::int64_t sequences = 0;
   std::int64_t sampled = 0;
+  std::int64_t scored = 0;
   std::int64_t table_blocks = 0;  // entries of each table
   std::int64_t groups = 0;
   friend auto operator<=>(const step_shape&, const step_shape&) = default;
@@ -62,7 +63,7 @@ class step_inputs {
 
   [[nodiscard]] const step_shape& shape() const noexcept { return shape_; }
   [[nodiscard]] const models::step_batch& batch() const noexcept { return batch_; }
-  // One for each of batch().logits_rows.
+  // One for each of batch().logits_rows: those that are sampled, then those that are scored.
   [[nodiscard]] std::span<const kernels::sampling_row> sampling() const noexcept {
     return sampling_;
   }
@@ -83,6 +84,7 @@ class step_inputs {
     std::span<std::int32_t> tables;  // [sequences][table_blocks]
   };
   void add(const planned_rows& rows, std::span<const std::int32_t> last_tokens);
+  void add_scored(std::int64_t first_row, const scored_rows& rows);
   void add_padding();
   // Of the sequence that is being added.
   [[nodiscard]] std::int64_t spare_slot() const noexcept {
@@ -101,6 +103,7 @@ class step_inputs {
   std::vector<std::int64_t> rope_lengths_;
   std::size_t sequence_ = 0;  // added so far
   std::size_t sampled_ = 0;
+  std::size_t scored_ = 0;
   std::vector<models::kv_group_batch> group_views_;
   std::vector<std::span<const kernels::sequence_rows>> group_sequences_;
   models::step_batch batch_;

@@ -10,6 +10,7 @@ using schemas::following_changes;
 using schemas::planned_rows;
 using schemas::sample_request;
 using schemas::sampled_token;
+using schemas::scored_rows;
 using schemas::step_plan;
 using schemas::step_result;
 using schemas::token_logprob;

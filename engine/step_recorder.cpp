@@ -25,7 +25,7 @@ std::int64_t rounded_sequences(std::int64_t sequences) noexcept {
 bool step_recorder::repeats(const step_plan& plan) noexcept {
   return !plan.sequences.empty() &&
          std::all_of(plan.sequences.begin(), plan.sequences.end(), [](const planned_rows& rows) {
-           return rows.token_ids.size() == 1 && rows.sample.has_value();
+           return rows.token_ids.size() == 1 && rows.sample && !rows.scored;
          });
 }
 

@@ -155,8 +155,10 @@ base::result<step_result> thread_executor::run(const step_plan& plan,
   // Every tensor-parallel rank of the last stage drew the same tokens; the first one's count.
   step_result step;
   for (auto& result : results) {
-    if (!result->tokens.empty()) step = std::move(*result);
-    if (!step.tokens.empty()) break;
+    const bool drew = !result->tokens.empty() || !result->scored.empty();
+    if (!drew) continue;
+    step = std::move(*result);
+    break;
   }
   for (const auto& worker : workers_) worker->remember(step);
   return step;

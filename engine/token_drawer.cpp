@@ -53,31 +53,63 @@ base::result<token_drawer::whole_rows> token_drawer::gather(const condensed_rows
 }
 
 base::result<std::vector<sampled_token>> token_drawer::draw(
-    const condensed_rows& of, std::span<const sample_request* const> requests) {
-  TROUPE_CHECK(requests.size() <= of.rows);
+    const condensed_rows& of, std::span<const wanted_token> wanted) {
+  TROUPE_CHECK(wanted.size() <= of.rows);
   TROUPE_TRY(plain, gather(of));
-  std::vector<sampled_token> tokens(requests.size());
+  std::vector<sampled_token> tokens(wanted.size());
   std::vector<std::size_t> changed;
-  for (std::size_t row = 0; row < requests.size(); ++row) {
+  std::vector<std::size_t> given;
+  for (std::size_t row = 0; row < wanted.size(); ++row) {
     const row_summaries summaries = plain.row(row, vocabulary_);
-    if (requests[row]->changes && all_finite(summaries.runs)) {
+    if (wanted[row].given) {
+      given.push_back(row);
+      continue;
+    }
+    const sample_request& request = *wanted[row].how;
+    if (request.changes && all_finite(summaries.runs)) {
       changed.push_back(row);
       continue;
     }
-    std::optional<sampled_token> token = engine::sample(*requests[row], summaries);
+    std::optional<sampled_token> token = engine::sample(request, summaries);
     if (!token) {
       TROUPE_TRY(own, read_own(of.logits, row));
       TROUPE_TRY(whole, gather_logits(own));
-      token = sample_from_all(*requests[row], summaries.runs, whole);
+      token = sample_from_all(request, summaries.runs, whole);
     }
     tokens[row] = *std::move(token);
   }
-  if (!changed.empty()) TROUPE_TRY_VOID(draw_changed(of, plain, requests, changed, tokens));
+  if (!changed.empty()) TROUPE_TRY_VOID(draw_changed(of, plain, wanted, changed, tokens));
+  if (!given.empty()) TROUPE_TRY_VOID(score_given(of, plain, wanted, given, tokens));
   return tokens;
 }
 
+base::result<void> token_drawer::score_given(const condensed_rows& of, const whole_rows& plain,
+                                             std::span<const wanted_token> wanted,
+                                             std::span<const std::size_t> given,
+                                             std::vector<sampled_token>& tokens) {
+  std::vector<std::int32_t> ids;
+  std::vector<float> mine(given.size(), 0.0F);
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    ids.push_back(*wanted[given[i]].given);
+    if (!own_.contains(ids[i])) continue;
+    const float* const logit =
+        of.logits.row<float>(static_cast<std::int64_t>(given[i])) + (ids[i] - own_.begin);
+    TROUPE_TRY_VOID(with_.queue.read(reinterpret_cast<const std::byte*>(logit),
+                                     std::as_writable_bytes(std::span(&mine[i], 1))));
+  }
+  TROUPE_TRY(logits, gather_logits_of(ids, std::move(mine)));
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    const row_summaries row = plain.row(given[i], vocabulary_);
+    sampled_token& token = tokens[given[i]];
+    token.token_id = ids[i];
+    token.finite = all_finite(row.runs);
+    if (token.finite) set_logprobs(*wanted[given[i]].how, row, logits[i], token);
+  }
+  return {};
+}
+
 base::result<void> token_drawer::draw_changed(const condensed_rows& of, const whole_rows& plain,
-                                              std::span<const sample_request* const> requests,
+                                              std::span<const wanted_token> wanted,
                                               std::span<const std::size_t> changed,
                                               std::vector<sampled_token>& tokens) {
   const auto width = static_cast<std::size_t>(own_.size());
@@ -89,11 +121,11 @@ base::result<void> token_drawer::draw_changed(const condensed_rows& of, const wh
   for (const std::size_t row : changed) {
     TROUPE_TRY(values, read_own(of.logits, row));
     logits.insert(logits.end(), values.begin(), values.end());
-    apply(*requests[row]->changes, static_cast<std::int32_t>(own_.begin),
+    apply(*wanted[row].how->changes, static_cast<std::int32_t>(own_.begin),
           std::span(logits).last(width));
     own.push_back(std::move(values));
-    draws.push_back(sampling_row_of(*requests[row]));
-    asked.push_back(*requests[row]);
+    draws.push_back(sampling_row_of(*wanted[row].how));
+    asked.push_back(*wanted[row].how);
     asked.back().logprobs = -1;  // those are of the model's own logits
     candidates = std::max(candidates, candidates_for(asked.back()));
   }
@@ -121,9 +153,14 @@ base::result<void> token_drawer::draw_changed(const condensed_rows& of, const wh
     chosen.push_back(token->token_id);
     tokens[changed[i]] = *std::move(token);
   }
-  TROUPE_TRY(plain_logits, gather_plain_logits(own, chosen));
+  std::vector<float> mine(chosen.size(), 0.0F);
+  for (std::size_t i = 0; i < mine.size(); ++i) {
+    if (!own_.contains(chosen[i])) continue;
+    mine[i] = own[i][static_cast<std::size_t>(chosen[i] - own_.begin)];
+  }
+  TROUPE_TRY(plain_logits, gather_logits_of(chosen, std::move(mine)));
   for (std::size_t i = 0; i < changed.size(); ++i) {
-    set_logprobs(*requests[changed[i]], plain.row(changed[i], vocabulary_), plain_logits[i],
+    set_logprobs(*wanted[changed[i]].how, plain.row(changed[i], vocabulary_), plain_logits[i],
                  tokens[changed[i]]);
   }
   return {};
@@ -151,14 +188,8 @@ base::result<std::vector<float>> token_drawer::gather_logits(std::span<const flo
   return whole;
 }
 
-base::result<std::vector<float>> token_drawer::gather_plain_logits(
-    std::span<const std::vector<float>> own, std::span<const std::int32_t> token_ids) {
-  std::vector<float> mine(token_ids.size(), 0.0F);
-  for (std::size_t i = 0; i < mine.size(); ++i) {
-    if (own_.contains(token_ids[i])) {
-      mine[i] = own[i][static_cast<std::size_t>(token_ids[i] - own_.begin)];
-    }
-  }
+base::result<std::vector<float>> token_drawer::gather_logits_of(
+    std::span<const std::int32_t> token_ids, std::vector<float> mine) {
   std::vector<float> all(mine.size() * static_cast<std::size_t>(with_.where.tp_size));
   TROUPE_TRY_VOID(with_.tp.all_gather(with_.epoch, std::as_bytes(std::span(mine)),
                                       std::as_writable_bytes(std::span(all))));

@@ -5,10 +5,11 @@
 // for the log probabilities, and changed, to draw from. The second runs on the host, over a copy.
 //
 //   token_drawer drawer({.tp = *groups.tp, .epoch = epoch, .queue = queue, .pool = pool, ...});
-//   TROUPE_TRY(tokens, drawer.draw(condensed, rows));   // in the order of the rows
+//   TROUPE_TRY(tokens, drawer.draw(condensed, wanted));   // in the order of the rows
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -35,6 +36,12 @@ struct condensed_rows {
   std::span<const kernels::token_candidate> top;    // [rows][own runs][candidates]
 };
 
+// What is wanted of a row.
+struct wanted_token {
+  const sample_request* how = nullptr;
+  std::optional<std::int32_t> given = {};  // the token is this one: only how likely it is
+};
+
 class token_drawer {
  public:
   // Borrowed for the drawer's life.
@@ -48,9 +55,9 @@ class token_drawer {
   };
   explicit token_drawer(const parts& with);
 
-  // Shape: requests [<= of.rows]. Errors: those of the group and of the queue.
+  // Shape: wanted [<= of.rows]. Errors: those of the group and of the queue.
   [[nodiscard]] base::result<std::vector<sampled_token>> draw(
-      const condensed_rows& of, std::span<const sample_request* const> requests);
+      const condensed_rows& of, std::span<const wanted_token> wanted);
 
  private:
   // What the ranks' parts make together.
@@ -65,12 +72,17 @@ class token_drawer {
                                                           std::size_t row);
   [[nodiscard]] base::result<std::vector<float>> gather_logits(std::span<const float> own);
   [[nodiscard]] base::result<void> draw_changed(const condensed_rows& of, const whole_rows& plain,
-                                                std::span<const sample_request* const> requests,
+                                                std::span<const wanted_token> wanted,
                                                 std::span<const std::size_t> changed,
                                                 std::vector<sampled_token>& tokens);
-  // The model's own logit of one token of each row: who has it tells the others.
-  [[nodiscard]] base::result<std::vector<float>> gather_plain_logits(
-      std::span<const std::vector<float>> own, std::span<const std::int32_t> token_ids);
+  [[nodiscard]] base::result<void> score_given(const condensed_rows& of, const whole_rows& plain,
+                                               std::span<const wanted_token> wanted,
+                                               std::span<const std::size_t> given,
+                                               std::vector<sampled_token>& tokens);
+  // The logit of one token of each row: who has it tells the others. `mine`: of the tokens of this
+  // rank's part.
+  [[nodiscard]] base::result<std::vector<float>> gather_logits_of(
+      std::span<const std::int32_t> token_ids, std::vector<float> mine);
 
   parts with_;
   models::grid vocabulary_;

@@ -61,6 +61,13 @@ struct PlannedRows {
     known @13 :Void;
     slot @14 :UInt32;  # of the step before
   }
+  scored @15 :ScoredRows;  # absent: none
+}
+
+struct ScoredRows {
+  firstRow @0 :Int64;
+  logprobs @1 :Int32;
+  tokenIds @2 :List(Int32);
 }
 
 struct StepPlan {
@@ -90,6 +97,7 @@ struct SampledToken {
 
 struct StepResult {
   tokens @0 :List(SampledToken);
+  scored @1 :List(SampledToken);
 }
 
 struct FollowingChanges {

@@ -51,6 +51,13 @@ struct sample_request {
   bool changes_follow = false;
 };
 
+// Rows whose successor is given: how likely the model takes it to be.
+struct scored_rows {
+  std::int64_t first_row = 0;           // among the sequence's planned ones
+  std::int32_t logprobs = 0;            // of the most likely others
+  std::vector<std::int32_t> token_ids;  // the successor of each row from there on; at least one
+};
+
 // Consecutive tokens of one sequence.
 struct planned_rows {
   base::sequence_id sequence;
@@ -65,6 +72,7 @@ struct planned_rows {
   std::optional<std::uint32_t> last_token_slot = {};
   std::vector<std::vector<std::int32_t>> block_tables;  // one a KV group
   std::optional<sample_request> sample;                 // none in the middle of a prompt
+  std::optional<scored_rows> scored = {};
   // In the wire from the first day; a rank that does not know how refuses the plan.
   std::optional<std::uint32_t> adapter_id = {};    // LoRA
   std::optional<std::uint32_t> row_group = {};     // which data-parallel group computes the rows
@@ -103,6 +111,7 @@ struct sampled_token {
 // One entry a planned sequence that asked for a sample, in the plan's order: its slot.
 struct step_result {
   std::vector<sampled_token> tokens;
+  std::vector<sampled_token> scored = {};  // one entry a scored row, in the plan's order
 };
 
 // One entry a planned sequence whose changes_follow, in the plan's order.

@@ -128,11 +128,30 @@ void write_rows(wire::PlannedRows::Builder out, const planned_rows& rows) {
     write_list(tables.init(i, list_size(rows.block_tables[i].size())), rows.block_tables[i]);
   }
   if (rows.sample) write_draw(out.getSample().initDraw(), *rows.sample);
+  if (rows.scored) {
+    auto scored = out.initScored();
+    scored.setFirstRow(rows.scored->first_row);
+    scored.setLogprobs(rows.scored->logprobs);
+    write_list(scored.initTokenIds(list_size(rows.scored->token_ids.size())),
+               rows.scored->token_ids);
+  }
   write_optional(out.getAdapter(), rows.adapter_id);
   write_optional(out.getRowGroup(), rows.row_group);
   if (!rows.draft_token_ids.empty()) {
     write_list(out.initDraftTokenIds(list_size(rows.draft_token_ids.size())), rows.draft_token_ids);
   }
+}
+
+scored_rows read_scored(wire::ScoredRows::Reader in, size_t rows) {
+  scored_rows scored{.first_row = in.getFirstRow(),
+                     .logprobs = in.getLogprobs(),
+                     .token_ids = read_list(in.getTokenIds())};
+  const bool inside = scored.first_row >= 0 && !scored.token_ids.empty() &&
+                      scored.token_ids.size() <= rows &&
+                      static_cast<size_t>(scored.first_row) <= rows - scored.token_ids.size();
+  if (!inside) refuse_field("scored");
+  if (scored.logprobs < 0) refuse_field("logprobs");
+  return scored;
 }
 
 planned_rows read_rows(wire::PlannedRows::Reader in) {
@@ -152,6 +171,7 @@ planned_rows read_rows(wire::PlannedRows::Reader in) {
   if (last.isSlot()) rows.last_token_slot = last.getSlot();
   const auto sample = in.getSample();
   if (sample.isDraw()) rows.sample = read_draw(sample.getDraw());
+  if (in.hasScored()) rows.scored = read_scored(in.getScored(), rows.token_ids.size());
   rows.adapter_id = read_optional(in.getAdapter());
   rows.row_group = read_optional(in.getRowGroup());
   rows.draft_token_ids = read_list(in.getDraftTokenIds());
@@ -166,9 +186,10 @@ step_plan read_plan(wire::StepPlan::Reader in) {
   return plan;
 }
 
-step_result read_result(wire::StepResult::Reader in) {
-  step_result result;
-  for (const auto token : in.getTokens()) {
+std::vector<sampled_token> read_tokens(capnp::List<wire::SampledToken>::Reader in) {
+  std::vector<sampled_token> tokens;
+  tokens.reserve(in.size());
+  for (const auto token : in) {
     sampled_token read{.sequence = {token.getSequence()},
                        .token_id = token.getTokenId(),
                        .logprob = token.getLogprob(),
@@ -178,9 +199,31 @@ step_result read_result(wire::StepResult::Reader in) {
     for (const auto top : token.getTop()) {
       read.top.push_back({.token_id = top.getTokenId(), .logprob = top.getLogprob()});
     }
-    result.tokens.push_back(std::move(read));
+    tokens.push_back(std::move(read));
   }
-  return result;
+  return tokens;
+}
+
+void write_tokens(capnp::List<wire::SampledToken>::Builder out,
+                  const std::vector<sampled_token>& tokens) {
+  for (unsigned i = 0; i < out.size(); ++i) {
+    const sampled_token& token = tokens[i];
+    auto to = out[i];
+    to.setSequence(token.sequence.value);
+    to.setTokenId(token.token_id);
+    to.setLogprob(token.logprob);
+    to.setFinite(token.finite);
+    to.setAllowed(token.allowed);
+    auto top = to.initTop(list_size(token.top.size()));
+    for (unsigned k = 0; k < top.size(); ++k) {
+      top[k].setTokenId(token.top[k].token_id);
+      top[k].setLogprob(token.top[k].logprob);
+    }
+  }
+}
+
+step_result read_result(wire::StepResult::Reader in) {
+  return {.tokens = read_tokens(in.getTokens()), .scored = read_tokens(in.getScored())};
 }
 
 following_changes read_following(wire::FollowingChanges::Reader in) {
@@ -198,6 +241,7 @@ size_t estimate_bytes(const step_plan& plan) {
   size_t bytes = 256;
   for (const planned_rows& rows : plan.sequences) {
     bytes += 256 + 4 * (rows.token_ids.size() + rows.draft_token_ids.size());
+    if (rows.scored) bytes += 64 + 4 * rows.scored->token_ids.size();
     for (const auto& table : rows.block_tables) bytes += 32 + 4 * table.size();
     if (rows.sample && rows.sample->changes) bytes += estimate_bytes(*rows.sample->changes);
   }
@@ -220,22 +264,10 @@ wire_bytes encode(const step_plan& plan) {
 wire_bytes encode(const step_result& result) {
   size_t estimate = 128;
   for (const sampled_token& token : result.tokens) estimate += 64 + 8 * token.top.size();
+  for (const sampled_token& token : result.scored) estimate += 64 + 8 * token.top.size();
   return write_message<wire::StepResult>(estimate, [&](wire::StepResult::Builder out) {
-    auto tokens = out.initTokens(list_size(result.tokens.size()));
-    for (unsigned i = 0; i < tokens.size(); ++i) {
-      const sampled_token& token = result.tokens[i];
-      auto to = tokens[i];
-      to.setSequence(token.sequence.value);
-      to.setTokenId(token.token_id);
-      to.setLogprob(token.logprob);
-      to.setFinite(token.finite);
-      to.setAllowed(token.allowed);
-      auto top = to.initTop(list_size(token.top.size()));
-      for (unsigned k = 0; k < top.size(); ++k) {
-        top[k].setTokenId(token.top[k].token_id);
-        top[k].setLogprob(token.top[k].logprob);
-      }
-    }
+    write_tokens(out.initTokens(list_size(result.tokens.size())), result.tokens);
+    write_tokens(out.initScored(list_size(result.scored.size())), result.scored);
   });
 }
 

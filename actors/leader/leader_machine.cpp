@@ -146,7 +146,8 @@ void leader_machine::accept(leader_event::stepped_token& token,
   emitted[token.key.request].push_back({.choice = token.key.choice,
                                         .token = std::move(token.token),
                                         .finished = token.finished,
-                                        .cached_tokens = token.cached_tokens});
+                                        .cached_tokens = token.cached_tokens,
+                                        .prompt_logprobs = std::move(token.prompt_logprobs)});
   if (token.finished) close_choice(request, token.key, false);
 }
 

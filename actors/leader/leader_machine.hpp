@@ -77,6 +77,7 @@ struct stepped_token {
   std::optional<schemas::finish_reason> finished;
   std::optional<base::error> failed;
   std::optional<std::int64_t> cached_tokens = {};
+  std::vector<schemas::sampled_token> prompt_logprobs = {};
 };
 struct stepped {
   std::vector<stepped_token> tokens;

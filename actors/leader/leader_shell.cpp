@@ -50,7 +50,8 @@ void leader_shell::run_step() {
                               .token = std::move(event.token),
                               .finished = event.finished,
                               .failed = std::move(event.failed),
-                              .cached_tokens = event.cached_tokens});
+                              .cached_tokens = event.cached_tokens,
+                              .prompt_logprobs = std::move(event.prompt_logprobs)});
   }
   apply(std::move(stepped), now);
 }

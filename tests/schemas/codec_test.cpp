@@ -172,6 +172,12 @@ TEST(Wire, RefusesValuesOutOfRange) {
   EXPECT_TRUE(refused([](planned_rows& rows) { rows.sample->top_p = 0.0F; }));
   EXPECT_TRUE(refused([](planned_rows& rows) { rows.sample->top_k = -1; }));
   EXPECT_TRUE(refused([](planned_rows& rows) { rows.sample->logprobs = -2; }));
+  EXPECT_TRUE(refused([](planned_rows& rows) { rows.scored = {0, 1, {}}; }));
+  EXPECT_TRUE(refused([](planned_rows& rows) { rows.scored = {0, 1, {1, 2}}; }));
+  EXPECT_TRUE(refused([](planned_rows& rows) { rows.scored = {1, 1, {1}}; }));
+  EXPECT_TRUE(refused([](planned_rows& rows) { rows.scored = {-1, 1, {1}}; }));
+  EXPECT_TRUE(refused([](planned_rows& rows) { rows.scored = {0, -1, {1}}; }));
+  EXPECT_FALSE(refused([](planned_rows& rows) { rows.scored = {0, 1, {1}}; }));
 }
 
 TEST(Wire, KeepsTextsOnOneLine) {

@@ -16,6 +16,7 @@ inline step_plan full_plan() {
   prompt.prompt_length = 3;
   prompt.token_ids = {1, 2, 3};
   prompt.block_tables = {{4, 5}, {-1, 6}};
+  prompt.scored = scored_rows{.first_row = 1, .logprobs = 4, .token_ids = {3, 17}};
   planned_rows decode;
   decode.sequence = {8};
   decode.first_position = 40;
@@ -63,6 +64,8 @@ inline step_result full_result() {
   stuck.allowed = false;
   step_result result;
   result.tokens = {token, broken, stuck};
+  token.token_id = 17;
+  result.scored = {token};
   return result;
 }
 
