@@ -110,8 +110,14 @@ engine::prefix_cache_options prefix_cache_of(const model_flags& flags, const ope
 base::result<engine_limits> choose_limits(const model_flags& flags, const opened_model& opened,
                                           const workload& load) {
   TROUPE_TRY(max_model_len, choose_max_model_len(flags, opened.config, load));
-  return engine_limits{.max_model_len = max_model_len,
-                       .kv_blocks = choose_kv_blocks(flags, opened, load, max_model_len)};
+  const std::int64_t blocks = choose_kv_blocks(flags, opened, load, max_model_len);
+  if (blocks < 1) {
+    return base::fail(base::error_code::invalid_argument, "cli",
+                      "--kv-cache-memory is " + std::to_string(opened.kv_cache_bytes) +
+                          " bytes; one block of 16 tokens takes " +
+                          std::to_string(largest_block_bytes(flags, opened)) + " on a rank");
+  }
+  return engine_limits{.max_model_len = max_model_len, .kv_blocks = blocks};
 }
 
 engine::engine_options engine_options_of(const model_flags& flags, const opened_model& opened,

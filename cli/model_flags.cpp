@@ -33,7 +33,7 @@ void add_engine_flags(CLI::App& parser, model_flags& flags) {
   parser
       .add_option("--kv-cache-memory", flags.kv_cache_memory,
                   "bytes of KV cache a rank, e.g. 512M or 4G [what the command needs]")
-      ->check(CLI::AsSizeValue(false))
+      ->transform(CLI::AsSizeValue(false))
       ->type_name("BYTES");
   parser.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", flags.prefix_caching,
                   flags.prefix_caching ? "beginnings of prompts computed before are reused [on]"

@@ -72,9 +72,10 @@ function(troupe_library name)
   set_property(GLOBAL APPEND PROPERTY TROUPE_LIBRARIES troupe::${name})
 endfunction()
 
-# troupe_test(<folder> [LABELS ...] DEPS <targets>): one GoogleTest program of all *_test.cpp here.
+# troupe_test(<folder> [LABELS ...] [SLOW pattern] DEPS <targets>): one GoogleTest program of all
+# *_test.cpp here; tests that match the pattern have the label slow instead.
 function(troupe_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "LABELS;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT;SLOW" "LABELS;DEPS" ${ARGN})
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
   endif()
@@ -96,7 +97,13 @@ function(troupe_test name)
   if(TROUPE_SANITIZE MATCHES "undefined")
     target_compile_options(${name}_tests PRIVATE -fno-sanitize=undefined)
   endif()
-  gtest_discover_tests(${name}_tests TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST
+  set(quick "")
+  if(ARG_SLOW)
+    set(quick TEST_FILTER "-${ARG_SLOW}")
+    gtest_discover_tests(${name}_tests TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST
+      TEST_FILTER "${ARG_SLOW}" PROPERTIES LABELS slow TIMEOUT 3600)
+  endif()
+  gtest_discover_tests(${name}_tests TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST ${quick}
     PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 

@@ -1,7 +1,7 @@
 // The step loop: sequences in, tokens out, one step at a time.
 //
-// With `plan_ahead` a step runs on a thread of its own, and the next one is planned and begun before
-// this one's tokens are looked at: ranks never wait for the engine or its user. What is added or
+// With `plan_ahead` the next step is planned while one runs, and begins before the tokens of that
+// one are looked at: ranks never wait for the engine or its user. What is added or
 // removed then counts from the step after the one that runs. Tokens are the same either way.
 //
 // add() admits a log (new, or one that has already emitted tokens: it continues with the same

@@ -76,8 +76,8 @@ base::result<void> follow_plans(rank_worker& worker, transport::collective& worl
         TROUPE_TRY(changes, receive_changes(world, epoch));
         if (changes.step == plan->step) return std::move(changes.rows);
         return base::fail(base::error_code::invalid_argument, "engine",
-                          "changes of step " + std::to_string(changes.step) +
-                              " came in step " + std::to_string(plan->step));
+                          "changes of step " + std::to_string(changes.step) + " came in step " +
+                              std::to_string(plan->step));
       };
       TROUPE_TRY(own, worker.run(*plan, handed_out));
       TROUPE_TRY_VOID(settle(worker, world, shape, epoch, std::move(own)));

@@ -66,8 +66,7 @@ base::result<void> broadcast_message(transport::collective& world, base::epoch_i
   TROUPE_TRY_VOID(world.broadcast(epoch, world.rank(), piece));
   const std::span<const std::byte> rest = rest_of(message);
   if (rest.empty()) return {};
-  return world.broadcast(epoch, world.rank(),
-                         {const_cast<std::byte*>(rest.data()), rest.size()});
+  return world.broadcast(epoch, world.rank(), {const_cast<std::byte*>(rest.data()), rest.size()});
 }
 
 base::result<wire_bytes> receive_message(transport::collective& world, base::epoch_id epoch,
@@ -90,8 +89,7 @@ base::result<void> broadcast_plan(transport::collective& world, base::epoch_id e
 
 base::result<std::optional<step_plan>> receive_plan(transport::collective& world,
                                                     base::epoch_id epoch) {
-  TROUPE_TRY(message,
-             receive_message(world, epoch, 0, schemas::wire_limits::step_plan_bytes_max));
+  TROUPE_TRY(message, receive_message(world, epoch, 0, schemas::wire_limits::step_plan_bytes_max));
   if (message.empty()) return std::optional<step_plan>{};
   TROUPE_TRY(plan, schemas::decode_step_plan(message));
   return std::optional(std::move(plan));

@@ -150,8 +150,8 @@ void planner::keep_full_blocks(live_sequence& sequence) {
   if (!sequence.chain || known / kernels::kv_block_tokens <= sequence.kept_blocks) return;
   sequence.chain->extend(sequence.log, known);
   const auto full = static_cast<std::size_t>(known / kernels::kv_block_tokens);
-  for (auto block = static_cast<std::size_t>(std::exchange(
-           sequence.kept_blocks, static_cast<std::int64_t>(full)));
+  for (auto block = static_cast<std::size_t>(
+           std::exchange(sequence.kept_blocks, static_cast<std::int64_t>(full)));
        block < full; ++block) {
     const block_content content{.key = sequence.chain->key(block),
                                 .tokens = prefix_chain::tokens_of(sequence.log, block),

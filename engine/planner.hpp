@@ -54,10 +54,10 @@ struct live_sequence {
   std::int64_t computed = 0;                            // positions whose K and V are in the cache
   std::vector<std::vector<std::int32_t>> block_tables;  // one a KV group; -1: out of the window
   std::int64_t stored = 0;                              // positions in blocks that were taken over
-  std::int64_t kept_blocks = 0;       // of it, from its beginning, that others may find
-  std::int64_t pending = 0;           // tokens that steps which have not ended draw for it
-  std::uint32_t slot = 0;             // of the newest of them in its step
-  std::int64_t scored = 1;            // tokens of the prompt whose logprobs are planned or known
+  std::int64_t kept_blocks = 0;  // of it, from its beginning, that others may find
+  std::int64_t pending = 0;      // tokens that steps which have not ended draw for it
+  std::uint32_t slot = 0;        // of the newest of them in its step
+  std::int64_t scored = 1;       // tokens of the prompt whose logprobs are planned or known
   std::vector<sampled_token> prompt_logprobs;
   bool started = false;               // has computed something since it has blocks
   std::optional<prefix_chain> chain;  // none: nothing of it is shared

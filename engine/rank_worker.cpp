@@ -235,8 +235,7 @@ base::result<void> rank_worker::check_slots(const step_plan& plan) const {
     if (!rows.last_token_slot || *rows.last_token_slot < last_tokens_.size()) continue;
     return base::fail(base::error_code::invalid_argument, "engine",
                       "the plan begins with token " + std::to_string(*rows.last_token_slot) +
-                          " of the step before, which had " +
-                          std::to_string(last_tokens_.size()));
+                          " of the step before, which had " + std::to_string(last_tokens_.size()));
   }
   return {};
 }
@@ -250,8 +249,7 @@ void rank_worker::remember(const step_result& result) {
   }
 }
 
-base::result<step_result> rank_worker::run(const step_plan& plan,
-                                           const changes_source& following) {
+base::result<step_result> rank_worker::run(const step_plan& plan, const changes_source& following) {
   TROUPE_TRY_VOID(check(plan));
   TROUPE_TRY_VOID(form_device_groups());
   const base::working working(options_.vitals, tells());
@@ -361,8 +359,7 @@ void rank_worker::project(models::step_context& context, const drawing& of, std:
                 of.top.first(summaries * static_cast<std::size_t>(of.candidates))});
 }
 
-base::result<void> rank_worker::draw(const drawing& of,
-                                     std::span<const wanted_token> wanted,
+base::result<void> rank_worker::draw(const drawing& of, std::span<const wanted_token> wanted,
                                      std::size_t slice_rows, step_result& result) {
   TROUPE_TRY_VOID(queue_->synchronize());
   token_drawer drawer({.tp = *groups_.tp,

@@ -132,15 +132,14 @@ class rank_worker {
   void project(models::step_context& context, const drawing& of, std::size_t begin,
                std::size_t rows);
   // Waits for a slice's summaries and draws from them.
-  [[nodiscard]] base::result<void> draw(const drawing& of,
-                                        std::span<const wanted_token> wanted,
+  [[nodiscard]] base::result<void> draw(const drawing& of, std::span<const wanted_token> wanted,
                                         std::size_t slice_rows, step_result& result);
   rank_worker_options options_;
   transport::rank_groups groups_;
   std::unique_ptr<transport::collective> device_tp_;  // of groups_, for the device's buffers
   std::unique_ptr<transport::collective> device_pp_;
   base::epoch_id epoch_;
-  std::vector<std::int32_t> last_tokens_;  // of the step before, by slot
+  std::vector<std::int32_t> last_tokens_;          // of the step before, by slot
   std::shared_ptr<const std::atomic<bool>> over_;  // the epoch is
   models::range vocabulary_;                       // this rank's
   std::vector<std::int64_t> vocabulary_run_ends_;

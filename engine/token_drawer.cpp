@@ -52,8 +52,8 @@ base::result<token_drawer::whole_rows> token_drawer::gather(const condensed_rows
   return whole;
 }
 
-base::result<std::vector<sampled_token>> token_drawer::draw(
-    const condensed_rows& of, std::span<const wanted_token> wanted) {
+base::result<std::vector<sampled_token>> token_drawer::draw(const condensed_rows& of,
+                                                            std::span<const wanted_token> wanted) {
   TROUPE_CHECK(wanted.size() <= of.rows);
   TROUPE_TRY(plain, gather(of));
   std::vector<sampled_token> tokens(wanted.size());

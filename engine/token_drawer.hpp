@@ -56,8 +56,8 @@ class token_drawer {
   explicit token_drawer(const parts& with);
 
   // Shape: wanted [<= of.rows]. Errors: those of the group and of the queue.
-  [[nodiscard]] base::result<std::vector<sampled_token>> draw(
-      const condensed_rows& of, std::span<const wanted_token> wanted);
+  [[nodiscard]] base::result<std::vector<sampled_token>> draw(const condensed_rows& of,
+                                                              std::span<const wanted_token> wanted);
 
  private:
   // What the ranks' parts make together.

@@ -52,7 +52,7 @@ struct sampling_params {
   std::int64_t max_tokens = 16;  // Range: >= 1
   bool ignore_eos = false;
   std::vector<std::int32_t> stop_token_ids = {};
-  std::int32_t logprobs = -1;  // -1: none, k: the token's and the k most likely ones'
+  std::int32_t logprobs = -1;         // -1: none, k: the token's and the k most likely ones'
   std::int32_t prompt_logprobs = -1;  // the same of the prompt's tokens but the first; of choice 0
   // Both immutable and shared, as the choices of a request have the same.
   std::shared_ptr<const logit_params> logits = {};     // null: as the model says

@@ -66,7 +66,7 @@ struct planned_rows {
   // K and V of positions below this are in the cache, in blocks that others may share: they are
   // read, never written. The last one is computed again where only its logits are missing.
   std::int64_t stored = 0;
-  std::vector<std::int32_t> token_ids;                  // at least one
+  std::vector<std::int32_t> token_ids;  // at least one
   // The last of token_ids is not known yet (0 stands there): it is the token of this slot of the
   // step before, which ran when this plan was made.
   std::optional<std::uint32_t> last_token_slot = {};

@@ -274,12 +274,11 @@ wire_bytes encode(const step_result& result) {
 wire_bytes encode(const following_changes& changes) {
   size_t estimate = 128;
   for (const logit_changes& row : changes.rows) estimate += estimate_bytes(row);
-  return write_message<wire::FollowingChanges>(
-      estimate, [&](wire::FollowingChanges::Builder out) {
-        out.setStep(changes.step);
-        auto rows = out.initRows(list_size(changes.rows.size()));
-        for (unsigned i = 0; i < rows.size(); ++i) write_changes(rows[i], changes.rows[i]);
-      });
+  return write_message<wire::FollowingChanges>(estimate, [&](wire::FollowingChanges::Builder out) {
+    out.setStep(changes.step);
+    auto rows = out.initRows(list_size(changes.rows.size()));
+    for (unsigned i = 0; i < rows.size(); ++i) write_changes(rows[i], changes.rows[i]);
+  });
 }
 
 base::result<step_plan> decode_step_plan(std::span<const std::uint8_t> bytes) {

@@ -135,6 +135,7 @@ std::string answer_writer::whole(std::span<const choice_part> choices, token_usa
     out += R"(,"prompt_token_ids":)";
     append_json_integers(out, *choices.front().prompt_ids);
   }
+  if (at_ == endpoint::chat) append_prompt_logprobs(out, choices.front());
   out += '}';
   return out;
 }
@@ -159,13 +160,45 @@ void answer_writer::append_choice(std::string& out, const choice_part& part, boo
   append_logprobs(out, part);
   append_finish(out, part.finish);
   if (token_ids_) {
-    append_token_ids(out, part.tokens);
+    append_token_ids(out, part.tokens.subspan(part.echoed));
     if (at_ == endpoint::completion && part.prompt_ids != nullptr) {
       out += R"(,"prompt_token_ids":)";
       append_json_integers(out, *part.prompt_ids);
     }
   }
+  if (at_ == endpoint::completion) append_prompt_logprobs(out, part);
   out += '}';
+}
+
+// vLLM's: of each token but the first an object of token ids, its own among them.
+void answer_writer::append_prompt_logprobs(std::string& out, const choice_part& part) const {
+  if (part.prompt_logprobs == nullptr) return;
+  out += R"(,"prompt_logprobs":[null)";
+  const auto append = [&](std::int32_t id, float logprob, std::size_t rank) {
+    fmt::format_to(std::back_inserter(out), R"("{}":{{"logprob":)", id);
+    append_json_logprob(out, logprob);
+    out += rank == 0 ? std::string(R"(,"rank":null)") : fmt::format(R"(,"rank":{})", rank);
+    out += R"(,"decoded_token":)";
+    append_json_string(out, tokens_.of(id).text);
+    out += '}';
+  };
+  for (std::size_t i = 1; i < part.prompt_logprobs->size(); ++i) {
+    const schemas::sampled_token& token = (*part.prompt_logprobs)[i];
+    const auto among = std::find_if(token.top.begin(), token.top.end(), [&](const auto& other) {
+      return other.token_id == token.token_id;
+    });
+    const auto place = static_cast<std::size_t>(among - token.top.begin()) + 1;
+    out += ",{";
+    append(token.token_id, token.logprob, among == token.top.end() ? 0 : place);
+    for (std::size_t rank = 1; rank <= token.top.size(); ++rank) {
+      const schemas::token_logprob& other = token.top[rank - 1];
+      if (other.token_id == token.token_id) continue;
+      out += ',';
+      append(other.token_id, other.logprob, rank);
+    }
+    out += '}';
+  }
+  out += ']';
 }
 
 void answer_writer::append_logprobs(std::string& out, const choice_part& part) const {
@@ -207,6 +240,12 @@ void answer_writer::append_text_logprobs(std::string& out, const choice_part& pa
     const token_text& own = tokens_.of(token.token_id);
     fmt::format_to(std::back_inserter(offsets), "{}{}", comma, offset);
     offset += characters_of(own.bytes);
+    if (part.echoed > 0 && &token == part.tokens.data()) {  // nothing comes before it
+      values += "null";
+      append_json_string(names, own.text);
+      tops += "null";
+      continue;
+    }
     values += comma;
     append_json_logprob(values, token.logprob);
     names += comma;

@@ -39,9 +39,12 @@ struct choice_part {
   std::uint32_t index = 0;
   std::string_view text;
   std::span<const schemas::sampled_token> tokens;  // for logprobs and token ids
+  std::size_t echoed = 0;                          // so many of them are the prompt's
   std::size_t text_offset = 0;                     // characters of the tokens before (logprobs)
   std::optional<schemas::finish_reason> finish = {};
   const std::vector<std::int32_t>* prompt_ids = nullptr;  // where they are asked for
+  // Where they are asked for: all of the prompt's tokens; the first has no logprob.
+  const std::vector<schemas::sampled_token>* prompt_logprobs = nullptr;
 };
 
 class answer_writer {
@@ -69,6 +72,7 @@ class answer_writer {
   void append_logprobs(std::string& out, const choice_part& part) const;
   void append_chat_logprobs(std::string& out, const choice_part& part) const;
   void append_text_logprobs(std::string& out, const choice_part& part) const;
+  void append_prompt_logprobs(std::string& out, const choice_part& part) const;
 
   endpoint at_;
   std::string head_;  // `"created":...,"model":...,"system_fingerprint":...`

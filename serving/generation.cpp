@@ -58,7 +58,8 @@ void generation::submit(std::uint64_t seed) {
     wanted.prompt_ids = request_.prompts[prompt];
     wanted.params = request_.sampling.params;
     wanted.params.seed = seed;
-    wanted.params.max_tokens = request_.max_tokens[prompt];
+    // No tokens are computed for the prompt's own sake alone: one comes, and is not shown.
+    wanted.params.max_tokens = std::max<std::int64_t>(1, request_.max_tokens[prompt]);
     wanted.choices = request_.sampling.choices;
     wanted.scope = {.tenant = request_.tenant, .salt = request_.sampling.cache_salt};
     metrics.params_max_tokens.observe(static_cast<double>(wanted.params.max_tokens));
@@ -88,25 +89,51 @@ void generation::on_token(const actors::choice_token& token, std::uint32_t promp
   if (!token.token.finite) {
     return fail(internal("the model's output was not a number; see the server's log"));
   }
-  count_token(of, at);
-  of.logprob += static_cast<double>(token.token.logprob);
   if (token.cached_tokens && token.choice == 0) cached_tokens_ += *token.cached_tokens;
-  if (keeps_tokens()) of.tokens.push_back(token.token);
-  auto text = advance(of, token);
-  if (!text) return fail(text.error());
+  keep_prompt_logprobs(token, prompt);
+  const bool shown = request_.max_tokens[prompt] > 0;
+  std::string out = of.token_count == 0 ? echo(of) : std::string();
+  if (shown) {
+    count_token(of, at);
+    of.logprob += static_cast<double>(token.token.logprob);
+    if (keeps_tokens()) of.tokens.push_back(token.token);
+    auto text = advance(of, token);
+    if (!text) return fail(text.error());
+    out += *text;
+  } else {
+    of.finish = schemas::finish_reason::length;
+  }
   if (of.finish && !token.finished && prompts_[prompt].id) {
     parts_.gang.finish_choice(*prompts_[prompt].id, token.choice);
   }
   if (request_.sampling.stream) {
     begin_stream();
-    send_part(of, *text);
+    send_part(of, out);
   } else {
-    of.whole += *text;
+    of.whole += out;
   }
   if (!of.finish) return;
   count_finished(
       of, *of.finish == schemas::finish_reason::stop ? finish_kind::stop : finish_kind::length, at);
   if (--unfinished_ == 0) complete();
+}
+
+void generation::keep_prompt_logprobs(const actors::choice_token& token, std::uint32_t prompt) {
+  if (request_.sampling.params.prompt_logprobs < 0 || token.choice != 0) return;
+  std::vector<schemas::sampled_token>& kept = prompts_[prompt].logprobs;
+  if (!kept.empty()) return;
+  kept.push_back({.sequence = {}, .token_id = request_.prompts[prompt].front(), .top = {}});
+  kept.insert(kept.end(), token.prompt_logprobs.begin(), token.prompt_logprobs.end());
+}
+
+std::string generation::echo(choice& of) {
+  if (!request_.sampling.echo) return {};
+  if (request_.sampling.logprobs()) {
+    // Choice 0 is the oldest of its prompt, so its first token is never later than another's.
+    of.tokens = prompts_[of.prompt].logprobs;
+    of.echoed = of.tokens.size();
+  }
+  return request_.echoes[of.prompt];
 }
 
 base::result<std::string> generation::advance(choice& of, const actors::choice_token& token) {
@@ -159,6 +186,7 @@ void generation::send_part(choice& of, std::string_view text) {
                        {.index = of.index,
                         .text = text,
                         .tokens = of.tokens,
+                        .echoed = std::exchange(of.echoed, 0),
                         .text_offset = of.text_offset,
                         .finish = of.finish,
                         .prompt_ids = with_prompt ? &request_.prompts[of.prompt] : nullptr},
@@ -186,12 +214,15 @@ void generation::complete() {
   }
   std::vector<choice_part> parts;
   for (const choice& of : best_choices()) {
-    parts.push_back({.index = of.index,
-                     .text = of.whole,
-                     .tokens = of.tokens,
-                     .finish = of.finish,
-                     .prompt_ids = request_.sampling.return_token_ids ? &request_.prompts[of.prompt]
-                                                                      : nullptr});
+    parts.push_back(
+        {.index = of.index,
+         .text = of.whole,
+         .tokens = of.tokens,
+         .echoed = of.echoed,
+         .finish = of.finish,
+         .prompt_ids = request_.sampling.return_token_ids ? &request_.prompts[of.prompt] : nullptr,
+         .prompt_logprobs =
+             request_.sampling.prompt_logprobs_field ? &prompts_[of.prompt].logprobs : nullptr});
   }
   ++parts_.metrics.answers[{route_, 200}];
   response_->send(200, {{"content-type", "application/json"}, {"x-request-id", id_}},

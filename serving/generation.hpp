@@ -73,10 +73,12 @@ class generation {
     std::chrono::steady_clock::time_point last;
     std::optional<schemas::finish_reason> finish;
     bool prompt_ids_sent = false;
+    std::size_t echoed = 0;  // of `tokens`, the prompt's
   };
   struct part_of_prompt {
     std::optional<base::request_id> id;  // none once it has ended
     bool ended = false;
+    std::vector<schemas::sampled_token> logprobs = {};  // of all its tokens, where asked for
   };
 
   [[nodiscard]] base::result<void> make_choices();
@@ -86,6 +88,9 @@ class generation {
               std::chrono::steady_clock::time_point at);
   // Text that became certain; sets `finish` when the choice is over.
   [[nodiscard]] base::result<std::string> advance(choice& of, const actors::choice_token& token);
+  void keep_prompt_logprobs(const actors::choice_token& token, std::uint32_t prompt);
+  // The prompt, before a choice's first token; its text.
+  [[nodiscard]] std::string echo(choice& of);
   void count_token(choice& of, std::chrono::steady_clock::time_point at);
   void count_finished(const choice& of, finish_kind kind, std::chrono::steady_clock::time_point at);
   void begin_stream();

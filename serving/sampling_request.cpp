@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "serving/unsupported_fields.hpp"
@@ -93,7 +94,12 @@ api_result<void> read_drawing(const field_reader& fields, const served_model& mo
 
 api_result<void> read_length(const field_reader& fields, endpoint at, const served_model& model,
                              const serving_limits& limits, sampling_request& out) {
-  const integer_range tokens{1, std::numeric_limits<std::int64_t>::max()};
+  if (at == endpoint::completion) {
+    TROUPE_TRY(echo, fields.boolean("echo", false));
+    out.echo = echo;
+  }
+  // The prompt alone is of use with its logprobs.
+  const integer_range tokens{out.echo ? 0 : 1, std::numeric_limits<std::int64_t>::max()};
   TROUPE_TRY(max_tokens, fields.integer("max_tokens", tokens));
   out.max_tokens = max_tokens;
   if (at == endpoint::chat) {
@@ -116,9 +122,15 @@ api_result<void> read_length(const field_reader& fields, endpoint at, const serv
 api_result<void> read_logprobs(const field_reader& fields, endpoint at,
                                const serving_limits& limits, sampling_request& out) {
   const integer_range most_likely{0, limits.logprobs_max};
+  TROUPE_TRY(of_prompt, fields.integer("prompt_logprobs", most_likely));
+  out.prompt_logprobs_field = of_prompt.has_value();
+  out.params.prompt_logprobs = static_cast<std::int32_t>(of_prompt.value_or(-1));
   if (at == endpoint::completion) {
     TROUPE_TRY(logprobs, fields.integer("logprobs", most_likely));
     out.params.logprobs = logprobs ? static_cast<std::int32_t>(*logprobs) : -1;
+    if (out.echo) {
+      out.params.prompt_logprobs = std::max(out.params.prompt_logprobs, out.params.logprobs);
+    }
     return {};
   }
   TROUPE_TRY(logprobs, fields.boolean("logprobs", false));
@@ -153,6 +165,9 @@ api_result<void> read_output(const field_reader& fields, endpoint at, const serv
   out.returned = static_cast<std::uint32_t>(choices.value_or(1));
   TROUPE_TRY(stream, fields.boolean("stream", false));
   out.stream = stream;
+  if (out.stream && out.prompt_logprobs_field) {
+    return refuse("prompt_logprobs", "cannot be streamed; send stream: false");
+  }
   TROUPE_TRY_VOID(read_best_of(fields, at, limits, out));
   TROUPE_TRY(salt, fields.string("cache_salt"));
   if (salt && (salt->empty() || salt->size() > limits.cache_salt_bytes_max)) {

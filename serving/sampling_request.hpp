@@ -27,7 +27,9 @@ struct sampling_request {
   bool continuous_usage = false;  // usage in every chunk
   bool skip_special_tokens = true;
   bool return_token_ids = false;
-  std::string cache_salt;  // only requests with the same share cached beginnings
+  bool echo = false;                   // text completions: the prompt comes before the answer
+  bool prompt_logprobs_field = false;  // vLLM's; OpenAI's echo has the prompt's among the others
+  std::string cache_salt;              // only requests with the same share cached beginnings
 
   [[nodiscard]] bool logprobs() const noexcept { return params.logprobs >= 0; }
 };

@@ -119,6 +119,26 @@ api_result<std::vector<text_front::token_ids>> text_front::read_prompts(const js
   return out;
 }
 
+// As they were sent; of token ids what they stand for.
+api_result<std::vector<std::string>> text_front::texts_of_prompts(
+    const json& body, const std::vector<token_ids>& prompts, bool skip_special_tokens) const {
+  const json& sent = *field_reader(body).find("prompt");
+  std::vector<std::string> texts;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    const json& prompt = sent.is_array() && !is_ids(sent) ? sent[i] : sent;
+    if (prompt.is_string()) {
+      texts.push_back(prompt.get<std::string>());
+    } else if (tokenizer_ == nullptr) {
+      texts.emplace_back();
+    } else {
+      auto text = tokenizer_->decode(prompts[i], {.skip_special_tokens = skip_special_tokens});
+      if (!text) return refuse("prompt", text.error().message);
+      texts.push_back(*std::move(text));
+    }
+  }
+  return texts;
+}
+
 api_result<text_front::token_ids> text_front::read_chat_ids(const json& body) const {
   TROUPE_TRY(chat, read_chat(body, limits_));
   if (chat_ == nullptr) {
@@ -207,6 +227,10 @@ api_result<prepared_request> text_front::prepare(endpoint at, std::string_view b
   } else {
     TROUPE_TRY(prompts, read_prompts(root));
     out.prompts = std::move(prompts);
+    if (out.sampling.echo) {
+      TROUPE_TRY(texts, texts_of_prompts(root, out.prompts, out.sampling.skip_special_tokens));
+      out.echoes = std::move(texts);
+    }
   }
   TROUPE_TRY_VOID(fit_length(out));
   return out;

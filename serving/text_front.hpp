@@ -22,6 +22,7 @@ struct prepared_request {
   sampling_request sampling;
   std::vector<std::vector<std::int32_t>> prompts;  // one, or several of /v1/completions
   std::vector<std::int64_t> max_tokens;            // of each prompt
+  std::vector<std::string> echoes;                 // texts of the prompts, where they are wanted
   std::string tenant;                              // whose key it came with
 };
 
@@ -58,6 +59,8 @@ class text_front {
                                                   bool add_special_tokens) const;
   [[nodiscard]] api_result<std::vector<token_ids>> read_prompts(const json& body) const;
   [[nodiscard]] api_result<void> check_grammar(const structured_output& asked) const;
+  [[nodiscard]] api_result<std::vector<std::string>> texts_of_prompts(
+      const json& body, const std::vector<token_ids>& prompts, bool skip_special_tokens) const;
   [[nodiscard]] api_result<void> fit_length(prepared_request& request) const;
 
   const text::tokenizer* tokenizer_;

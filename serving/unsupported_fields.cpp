@@ -25,9 +25,9 @@ constexpr std::string_view no = "[false]";
 constexpr std::string_view yes = "[true]";
 
 // OpenAI's first, then vLLM's.
-constexpr std::array<unsupported_field, 38> fields = {{
+constexpr std::array<unsupported_field, 37> fields = {{
     {"best_of", where::chat, one},
-    {"echo", where::both, no},
+    {"echo", where::chat, no},
     {"suffix", where::completion, R"([""])"},
     {"tools", where::chat, "[[]]"},
     {"tool_choice", where::chat, R"(["none","auto"])"},
@@ -44,7 +44,6 @@ constexpr std::array<unsupported_field, 38> fields = {{
     {"spaces_between_special_tokens", where::both, yes},
     {"truncate_prompt_tokens", where::both, nothing},
     {"truncation_side", where::both, nothing},
-    {"prompt_logprobs", where::both, nothing},
     {"logprob_token_ids", where::both, nothing},
     {"logits_processors", where::both, "[[]]"},
     {"return_tokens_as_token_ids", where::both, no},

@@ -87,11 +87,19 @@ TEST(Generate, TextNeedsATokenizerAndSaysWhatToDo) {
 }
 
 TEST(Generate, TooLittleCacheIsRefusedWithTheNumbers) {
-  const outcome got = run({"generate", model("llama_plain"), "--prompt-token-ids", "1,2,3",
-                           "--output", "json", "--max-tokens", "64", "--kv-cache-memory", "64"});
-  EXPECT_EQ(got.code, 1);
-  EXPECT_THAT(got.err, HasSubstr("67 positions does not fit the KV cache"));
-  EXPECT_THAT(got.err, HasSubstr("[resource_exhausted]"));
+  const auto with = [](const std::string& memory) {
+    return run({"generate", model("llama_plain"), "--prompt-token-ids", "1,2,3", "--output", "json",
+                "--max-tokens", "64", "--kv-cache-memory", memory});
+  };
+  const outcome none = with("64");
+  EXPECT_EQ(none.code, 3);
+  EXPECT_THAT(none.err, HasSubstr("--kv-cache-memory is 64 bytes; one block of 16 tokens takes"));
+  const outcome few = with("24K");
+  EXPECT_EQ(few.code, 1) << few.out;
+  EXPECT_THAT(few.err, HasSubstr("67 positions does not fit the KV cache"));
+  EXPECT_THAT(few.err, HasSubstr("[resource_exhausted]"));
+  EXPECT_EQ(with("1M").code, 0);
+  EXPECT_EQ(with("12XB").code, 2);
 }
 
 TEST(Inspect, PredictsTheBytesThatLoadingPacks) {

@@ -196,8 +196,7 @@ TEST_F(PlanAhead, RanksRefuseChangesOfAnotherNumberOfRows) {
   rows.block_tables.assign(models::kv_groups(model_.config()).size(), {0});
   rows.sample = sample_request{.row = {}, .changes_follow = true};
   const step_plan plan{.epoch = ranks->epoch(), .step = 0, .sequences = {rows}};
-  const auto refused =
-      ranks->run(plan, [] { return std::vector<schemas::logit_changes>(2); });
+  const auto refused = ranks->run(plan, [] { return std::vector<schemas::logit_changes>(2); });
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().message, "changes of 2 rows came, 1 wait for theirs");
 }

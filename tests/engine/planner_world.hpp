@@ -234,9 +234,9 @@ class planner_world {
   planner plans_;
   const bool ahead_;
   std::optional<step_plan> running_;
-  std::vector<std::int32_t> last_tokens_;            // of the step that ended last, by slot
+  std::vector<std::int32_t> last_tokens_;             // of the step that ended last, by slot
   std::map<std::uint64_t, std::int64_t> ends_after_;  // by sequence
-  std::vector<std::vector<written>> cache_;  // one a group
+  std::vector<std::vector<written>> cache_;           // one a group
   std::map<std::uint64_t, sequence_log> logs_;
   std::map<std::uint64_t, std::int64_t> computed_;
   std::vector<base::sequence_id> live_;  // oldest first

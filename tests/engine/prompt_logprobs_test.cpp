@@ -25,8 +25,7 @@ class PromptLogprobs : public testing::Test {
     std::mt19937 random(seed);
     std::vector<std::int32_t> ids(tokens);
     for (std::int32_t& id : ids) {
-      id = static_cast<std::int32_t>(random() %
-                                     static_cast<unsigned>(model_.config().vocab_size));
+      id = static_cast<std::int32_t>(random() % static_cast<unsigned>(model_.config().vocab_size));
     }
     return ids;
   }

@@ -100,6 +100,46 @@ TEST(ServedGang, ComputesARepeatedPromptOnlyOnce) {
   EXPECT_EQ(answers[0], answers[1]);
 }
 
+json completion(served_gang& gang, json body) {
+  body["stream"] = false;
+  const auto reply = net::http_fetch({.method = "POST",
+                                      .url = gang.url() + "/v1/completions",
+                                      .headers = {{"content-type", "application/json"}},
+                                      .body = body.dump(),
+                                      .deadline = 60s});
+  return reply ? json::parse(reply->body, nullptr, false) : json(reply.error().message);
+}
+
+// What is computed in one chunk with its successors given has the bits of what was decoded token by
+// token.
+TEST(ServedGang, ScoresAnAnswerWithTheLogprobsItWasDrawnWith) {
+  served_gang gang({"--tensor-parallel-size", "2", "--pipeline-parallel-size", "2"});
+  ASSERT_TRUE(gang.ready_within()) << gang.log();
+  json body = completion_body(40);
+  body["prompt"] = {400, 401, 402, 403};
+  body["temperature"] = 1.0;
+  body["seed"] = 11;
+  body["logprobs"] = 2;
+  body["return_token_ids"] = true;
+  const json drawn = completion(gang, body);
+  ASSERT_TRUE(drawn.contains("choices")) << drawn;
+  const json& answer = drawn["choices"][0];
+  json whole = body["prompt"];
+  for (const json& id : answer["token_ids"]) whole.push_back(id);
+  body["prompt"] = whole;
+  body["echo"] = true;
+  body["max_tokens"] = 0;
+  const json scored = completion(gang, body);
+  ASSERT_TRUE(scored.contains("choices")) << scored;
+  const json& echo = scored["choices"][0]["logprobs"];
+  ASSERT_EQ(echo["tokens"].size(), whole.size());
+  EXPECT_TRUE(echo["token_logprobs"][0].is_null());
+  for (std::size_t i = 0; i < answer["token_ids"].size(); ++i) {
+    EXPECT_EQ(echo["token_logprobs"][4 + i], answer["logprobs"]["token_logprobs"][i]) << i;
+    EXPECT_EQ(echo["top_logprobs"][4 + i], answer["logprobs"]["top_logprobs"][i]) << i;
+  }
+}
+
 TEST(ServedGang, RefusesToBeReachedFromElsewhereWithoutKeys) {
   const auto refused = cli::test::run({"serve", "demo", "--host", "0.0.0.0", "--port", "0"});
   EXPECT_EQ(refused.code, 2);

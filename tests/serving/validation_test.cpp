@@ -193,8 +193,10 @@ const std::vector<field_case>& unsupported_cases() {
       {R"("logit_bias":{},"response_format":{"type":"text"},"best_of":1,"echo":false)", ""},
       {R"("min_tokens":0,"length_penalty":1,"use_beam_search":false,"prompt_logprobs":null)", ""},
       // Asked for.
-      {R"("echo":true)", "echo"},
-      {R"("prompt_logprobs":1)", "prompt_logprobs"},
+      {R"("echo":1)", "echo"},
+      {R"("prompt_logprobs":21)", "prompt_logprobs"},
+      {R"("prompt_logprobs":1,"stream":true)", "prompt_logprobs"},
+      {R"("max_tokens":0)", "max_tokens"},
       {R"("include_stop_str_in_output":true)", "include_stop_str_in_output"},
       // Nobody's.
       {R"("no_such_field":{"a":[1]})", ""},
