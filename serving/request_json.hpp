@@ -22,7 +22,8 @@ struct json_bounds {
   int depth_max = 32;  // nesting of objects and arrays; the outermost counts as 1
   std::size_t values_max = std::size_t{1} << 20;
   // Of one object. Some 100 names are looked for in a body, each by going through all its fields:
-  // 13 ms at 8 ns a field. A schema of 128 KiB does not hold more properties ("a123":{},).
+  // 4.5 ms measured (2.8 ns a field). A schema of 128 KiB does not hold more properties
+  // ("a123":{},).
   std::size_t fields_max = std::size_t{1} << 14;
 };
 
