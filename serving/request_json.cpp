@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -25,8 +26,10 @@ std::string reason_of(const json::exception& exception) {
   return in_ascii(what, 200);
 }
 
-// Builds the tree and stops at the first bound. Containers still open are on a stack of pointers
-// into it: a child is filled before its parent grows again, so the pointers stay valid.
+// Builds the tree and stops at the first bound. An object keeps its client's order in a vector,
+// where looking up each key while it grows would take quadratic time and growing would copy all
+// below it: fields are gathered first, and moved into a vector of their number when the object
+// ends.
 class bounded_tree final : public nlohmann::json_sax<json> {
  public:
   explicit bounded_tree(const json_bounds& bounds) : bounds_(bounds) {}
@@ -39,15 +42,23 @@ class bounded_tree final : public nlohmann::json_sax<json> {
   bool number_float(double value, const std::string&) override { return scalar(value); }
   bool string(std::string& value) override { return scalar(std::move(value)); }
   bool binary(json::binary_t&) override { return refuse_body("binary value"); }
-  bool start_object(std::size_t) override { return start(json::object()); }
-  bool start_array(std::size_t) override { return start(json::array()); }
-  bool end_object() override { return end(); }
-  bool end_array() override { return end(); }
+  bool start_object(std::size_t) override { return start(true); }
+  bool start_array(std::size_t) override { return start(false); }
+  bool end_object() override {
+    std::vector<field> fields = std::move(open_.back().fields);
+    if (!all_differ(fields)) return false;
+    json made = json::object();
+    auto& object = made.get_ref<json::object_t&>();
+    object.reserve(fields.size());
+    for (field& one : fields) object.emplace_back(std::move(one.first), std::move(one.second));
+    return end(std::move(made));
+  }
+  bool end_array() override { return end(json(std::move(open_.back().items))); }
   bool key(std::string& name) override {
-    if (open_.back()->contains(name)) {
-      return refuse_body("key \"" + in_ascii(name, 80) + "\" twice");
+    if (open_.back().fields.size() >= bounds_.fields_max) {
+      return refuse_body(fmt::format("an object of more than {} fields", bounds_.fields_max));
     }
-    key_ = std::move(name);
+    open_.back().key = std::move(name);
     return true;
   }
   bool parse_error(std::size_t, const std::string&, const json::exception& exception) override {
@@ -58,49 +69,60 @@ class bounded_tree final : public nlohmann::json_sax<json> {
   std::string reason;
 
  private:
+  using field = std::pair<std::string, json>;
+  struct container {
+    bool is_object = false;
+    std::string key;  // of the field that comes next
+    std::vector<field> fields;
+    json::array_t items;
+  };
+
   bool refuse_body(std::string why) {
     if (reason.empty()) reason = std::move(why);
     return false;
   }
-  json* place(json value) {
+  bool all_differ(const std::vector<field>& fields) {
+    std::vector<std::string_view> names;
+    names.reserve(fields.size());
+    for (const field& one : fields) names.emplace_back(one.first);
+    std::sort(names.begin(), names.end());
+    const auto twice = std::adjacent_find(names.begin(), names.end());
+    return twice == names.end() || refuse_body("key \"" + in_ascii(*twice, 80) + "\" twice");
+  }
+  void place(json value) {
     if (open_.empty()) {
       root = std::move(value);
-      return &root;
+    } else if (container& parent = open_.back(); parent.is_object) {
+      parent.fields.emplace_back(std::move(parent.key), std::move(value));
+    } else {
+      parent.items.push_back(std::move(value));
     }
-    json& parent = *open_.back();
-    if (parent.is_array()) {
-      parent.push_back(std::move(value));
-      return &parent.back();
-    }
-    json& slot = parent[key_];
-    slot = std::move(value);
-    return &slot;
   }
-  json* counted(json value) {
-    if (++values_ > bounds_.values_max) {
-      refuse_body(fmt::format("more than {} values", bounds_.values_max));
-      return nullptr;
-    }
-    return place(std::move(value));
+  bool counted() {
+    return ++values_ <= bounds_.values_max ||
+           refuse_body(fmt::format("more than {} values", bounds_.values_max));
   }
-  bool scalar(json value) { return counted(std::move(value)) != nullptr; }
-  bool start(json container) {
+  bool scalar(json value) {
+    if (!counted()) return false;
+    place(std::move(value));
+    return true;
+  }
+  bool start(bool is_object) {
     if (open_.size() >= static_cast<std::size_t>(bounds_.depth_max)) {
       return refuse_body(fmt::format("nested deeper than {} levels", bounds_.depth_max));
     }
-    json* const made = counted(std::move(container));
-    if (made == nullptr) return false;
-    open_.push_back(made);
+    if (!counted()) return false;
+    open_.emplace_back().is_object = is_object;
     return true;
   }
-  bool end() {
+  bool end(json made) {
     open_.pop_back();
+    place(std::move(made));
     return true;
   }
 
   json_bounds bounds_;
-  std::vector<json*> open_;
-  std::string key_;
+  std::vector<container> open_;
   std::size_t values_ = 0;
 };
 

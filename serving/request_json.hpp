@@ -14,15 +14,21 @@
 
 namespace troupe::serving {
 
-using json = nlohmann::json;
+// Objects keep the order of their fields, which is the order in which an answer follows a schema.
+// A field is found by going through them all.
+using json = nlohmann::ordered_json;
 
 struct json_bounds {
   int depth_max = 32;  // nesting of objects and arrays; the outermost counts as 1
   std::size_t values_max = std::size_t{1} << 20;
+  // Of one object. Some 100 names are looked for in a body, each by going through all its fields:
+  // 4.5 ms measured (2.8 ns a field). A schema of 128 KiB does not hold more properties
+  // ("a123":{},).
+  std::size_t fields_max = std::size_t{1} << 14;
 };
 
-// The body of a request, an object. Errors: 400 (not JSON, not UTF-8, too deep, too many values, a
-// key twice, a number beyond double, not an object).
+// The body of a request, an object. Errors: 400 (not JSON, not UTF-8, too deep, too many values
+// or fields, a key twice, a number beyond double, not an object).
 [[nodiscard]] api_result<json> parse_body(std::string_view body, const json_bounds& bounds);
 
 // A value as an error shows it: scalars shortened and in printable ASCII, containers by kind.

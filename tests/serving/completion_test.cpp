@@ -214,6 +214,24 @@ TEST(Completion, TheFormOfAnAnswerReachesTheGang) {
   EXPECT_FALSE(w.gang.at(1).request.params.grammar);
 }
 
+// At every depth, and the same by each of the three ways to send one.
+TEST(Completion, ASchemaKeepsTheOrderItWasSentIn) {
+  const std::string schema =
+      R"({"type":"object","properties":{"zeta":{"type":"object","properties":{"b":{"type":"null"},)"
+      R"("a":{"type":"null"}}},"alpha":{"enum":["y","x"]}},"required":["zeta","alpha"]})";
+  world w;
+  w.ask("/v1/completions", R"({"prompt":"a","guided_json":)" + schema + "}");
+  w.ask("/v1/completions", R"({"prompt":"a","structured_outputs":{"json":)" + schema + "}}");
+  w.ask("/v1/completions",
+        R"({"prompt":"a","response_format":{"type":"json_schema","json_schema":{"schema":)" +
+            schema + "}}}");
+  for (const std::size_t at : {0U, 1U, 2U}) {
+    const auto grammar = w.gang.at(at).request.params.grammar;
+    ASSERT_TRUE(grammar);
+    EXPECT_EQ(grammar->text, schema) << "way " << at;
+  }
+}
+
 TEST(Completion, NoFormIsPromisedWithoutATokenizer) {
   world w([](openai_server_options& options) { options.grammars = nullptr; });
   const auto answer = w.post("/v1/completions", R"({"prompt":"a","guided_regex":"a"})");

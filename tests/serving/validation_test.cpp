@@ -405,6 +405,18 @@ TEST(Validation, RefusesBodiesThatAreNoJsonWithinBounds) {
   w.ask("/v1/completions", R"({"prompt":"a","x":)" + deep + "}");
 }
 
+TEST(Validation, BoundsTheFieldsOfOneObject) {
+  json object = json::object();
+  for (int i = 1; i < (1 << 14); ++i) object["x" + std::to_string(i)] = i;
+  json body = object;
+  body["prompt"] = std::string("a");
+  world w;
+  w.ask("/v1/completions", body.dump());
+  body["x"] = 0;
+  const std::string message = w.post("/v1/completions", body.dump())->parsed()["error"]["message"];
+  EXPECT_NE(message.find("an object of more than 16384 fields"), std::string::npos) << message;
+}
+
 TEST(Validation, BoundsTheNumberOfValues) {
   world w([](openai_server_options& options) { options.limits.json_values_max = 100; });
   json body = {{"prompt", std::vector<int>(99, 5)}};
