@@ -1,6 +1,8 @@
 // troupe serve MODEL: a gang on this machine, or this machine's part of one, with OpenAI's API.
 #include <fmt/format.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <ctime>
 #include <memory>
@@ -34,6 +36,9 @@ struct serve_flags {
   std::vector<std::string> served_model_name;
   int drain_timeout_s = 100;
   bool open_metrics = false;
+  std::string tool_call_parser = "auto";
+  std::string reasoning_parser = "auto";
+  bool auto_tool_choice = true;  // vLLM's flag; here tools need no leave
 };
 
 // LeaderWorkerSet puts these into every container of a group.
@@ -160,6 +165,26 @@ struct text_parts {
   std::unique_ptr<text::grammar_cache> grammars;
 };
 
+// Told by the flags, else by the tokens that the vocabulary has for it.
+void describe_answers(const serve_flags& flags, const text_parts& text,
+                      serving::served_model& model) {
+  const auto has = [&](std::string_view token) {
+    return text.tokenizer && text.tokenizer->token_to_id(token).has_value();
+  };
+  using serving::tool_format;
+  const auto tools = serving::parse_tool_format(flags.tool_call_parser);
+  model.tools = tools                   ? *tools
+                : has("[TOOL_CALLS]")   ? tool_format::mistral
+                : has("<tool_call>")    ? tool_format::hermes
+                : has("<|python_tag|>") ? tool_format::llama3_json
+                                        : tool_format::none;
+  using serving::reasoning_format;
+  const auto reasoning = serving::parse_reasoning_format(flags.reasoning_parser);
+  model.reasoning = reasoning         ? *reasoning
+                    : has("</think>") ? reasoning_format::qwen3
+                                      : reasoning_format::none;
+}
+
 base::result<text_parts> open_text(const opened_model& opened) {
   text_parts parts;
   const models::model_folder& folder = opened.folder;
@@ -191,6 +216,7 @@ class leader_process {
     text_ = std::move(text);
     TROUPE_TRY(setup, set_up_rank(parts_, inherited));
     serving::served_model model = describe_model(flags_, parts_.opened, setup.limits);
+    describe_answers(flags_, text_, model);
     engine::engine_options engine = engine_options_of(flags_.model, parts_.opened, setup.limits);
     engine.make_constraint = constraints_of(text_.grammars.get());
     driver_ = std::make_unique<serving_driver>(
@@ -244,6 +270,7 @@ class leader_process {
   base::result<void> open_http() {
     const base::fd listening(supervisor::rank_descriptors::listening);
     net::http_server_options options{.listening = listening.get(), .handler = {}};
+    options.limits.connections_max = connections_within_limits(options.limits.connections_max);
     options.handler = [this](net::http_request request, std::shared_ptr<net::response> response) {
       api_->handle(std::move(request), std::move(response));
     };
@@ -253,6 +280,22 @@ class leader_process {
     http_ = std::move(http);
     api_->attach(*http_);
     return {};
+  }
+
+  // Each connection is a descriptor: as many as there may be, at most `wanted`.
+  std::size_t connections_within_limits(std::size_t wanted) const {
+    constexpr rlim_t others = 512;  // files, other ranks, the control plane
+    rlimit files{};
+    if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return wanted;
+    files.rlim_cur = std::max(files.rlim_cur, std::min<rlim_t>(files.rlim_max, wanted + others));
+    if (::setrlimit(RLIMIT_NOFILE, &files) != 0) ::getrlimit(RLIMIT_NOFILE, &files);
+    if (files.rlim_cur >= wanted + others) return wanted;
+    const auto room =
+        static_cast<std::size_t>(std::max<rlim_t>(files.rlim_cur, others + others / 2) - others);
+    log_.warning(std::to_string(files.rlim_cur) +
+                 " open files are allowed (ulimit -n), so at most " + std::to_string(room) +
+                 " HTTP connections are taken at once");
+    return room;
   }
 
   const serve_flags& flags_;
@@ -295,6 +338,13 @@ void add_flags(CLI::App& parser, serve_flags& flags) {
       ->capture_default_str();
   parser.add_option("--api-key-file", flags.api_key_file, "one key a line, or name:sha256")
       ->type_name("FILE");
+  parser.add_option("--tool-call-parser", flags.tool_call_parser, "how the model writes calls")
+      ->check(CLI::IsMember({"auto", "none", "hermes", "llama3_json", "mistral"}))
+      ->capture_default_str();
+  parser.add_flag("--enable-auto-tool-choice", flags.auto_tool_choice, "always on");
+  parser.add_option("--reasoning-parser", flags.reasoning_parser, "how it marks what it thinks")
+      ->check(CLI::IsMember({"auto", "none", "qwen3", "deepseek_r1"}))
+      ->capture_default_str();
   parser.add_option("--served-model-name", flags.served_model_name, "in answers [MODEL]")
       ->allow_extra_args(false);
   parser.add_option("--drain-timeout", flags.drain_timeout_s, "s for open requests after SIGTERM")

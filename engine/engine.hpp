@@ -32,7 +32,7 @@ struct engine_options {
   std::vector<std::int32_t> eos_token_ids = {};
   std::int64_t max_model_len = 0;         // positions of one sequence
   std::int64_t vocab_size = 0;            // prompt ids are checked against it
-  std::int64_t max_queued_seqs = 1024;    // sequences admitted and not ended; more are refused
+  std::int64_t max_queued_seqs = 4096;    // sequences admitted and not ended; more are refused
   constraint_maker make_constraint = {};  // none: a request with a grammar is refused
   bool plan_ahead = false;                // the next step is planned while one runs
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "base/sha256.hpp"
 #include "serving/json_text.hpp"
 
 namespace troupe::serving {
@@ -18,9 +19,20 @@ void append_usage_object(std::string& out, token_usage usage) {
                  usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens);
 }
 
-void append_finish(std::string& out, std::optional<schemas::finish_reason> finish) {
+void append_finish(std::string& out, const choice_part& part) {
   out += R"(,"finish_reason":)";
-  append_json_string_or_null(out, finish ? schemas::to_string(*finish) : "");
+  const bool calls = part.ends_in_calls && part.finish == schemas::finish_reason::stop;
+  append_json_string_or_null(out, calls         ? "tool_calls"
+                                  : part.finish ? schemas::to_string(*part.finish)
+                                                : "");
+}
+
+std::string text_of(const choice_part& part, answer_piece::kind of) {
+  std::string text;
+  for (const answer_piece& piece : *part.pieces) {
+    if (piece.of == of) text += piece.text;
+  }
+  return text;
 }
 
 void append_token_ids(std::string& out, std::span<const schemas::sampled_token> tokens) {
@@ -56,6 +68,7 @@ std::size_t characters_of(std::string_view text) {
 answer_writer::answer_writer(const answer_identity& identity, const sampling_request& asked,
                              token_texts& tokens)
     : at_(identity.at),
+      short_call_ids_(identity.short_call_ids),
       logprobs_(asked.logprobs()),
       token_ids_(asked.return_token_ids),
       include_usage_(asked.include_usage),
@@ -147,18 +160,24 @@ void answer_writer::append_choice(std::string& out, const choice_part& part, boo
     append_json_string(out, part.text);
   } else if (!chunk) {
     out += R"("message":{"role":"assistant","content":)";
-    append_json_string(out, part.text);
+    if (part.pieces != nullptr) {
+      append_pieces(out, part, false);
+    } else {
+      append_json_string(out, part.text);
+    }
     out += R"(,"refusal":null})";
   } else {
     out += R"("delta":{)";
-    if (!part.text.empty()) {
+    if (part.pieces != nullptr) {
+      append_pieces(out, part, true);
+    } else if (!part.text.empty()) {
       out += R"("content":)";
       append_json_string(out, part.text);
     }
     out += '}';
   }
   append_logprobs(out, part);
-  append_finish(out, part.finish);
+  append_finish(out, part);
   if (token_ids_) {
     append_token_ids(out, part.tokens.subspan(part.echoed));
     if (at_ == endpoint::completion && part.prompt_ids != nullptr) {
@@ -199,6 +218,78 @@ void answer_writer::append_prompt_logprobs(std::string& out, const choice_part& 
     out += '}';
   }
   out += ']';
+}
+
+void answer_writer::append_pieces(std::string& out, const choice_part& part, bool chunk) const {
+  const std::string content = text_of(part, answer_piece::kind::content);
+  const std::string reasoning = text_of(part, answer_piece::kind::reasoning);
+  const bool calls = std::any_of(part.pieces->begin(), part.pieces->end(), [](const auto& piece) {
+    return piece.of == answer_piece::kind::call || piece.of == answer_piece::kind::arguments;
+  });
+  std::string_view comma = ",";
+  if (!chunk) {
+    if (content.empty() && calls) {
+      out += "null";
+    } else {
+      append_json_string(out, content);
+    }
+  } else {
+    comma = "";
+    if (!content.empty()) {
+      out += R"("content":)";
+      append_json_string(out, content);
+      comma = ",";
+    }
+  }
+  if (!reasoning.empty()) {
+    fmt::format_to(std::back_inserter(out), R"({}"reasoning_content":)", comma);
+    append_json_string(out, reasoning);
+    comma = ",";
+  }
+  if (!calls) return;
+  fmt::format_to(std::back_inserter(out), R"({}"tool_calls":[)", comma);
+  append_calls(out, part, chunk);
+  out += ']';
+}
+
+void answer_writer::append_calls(std::string& out, const choice_part& part, bool chunk) const {
+  const answer_pieces& pieces = *part.pieces;
+  bool first = true;
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    const bool begins = pieces[i].of == answer_piece::kind::call;
+    if (!begins && pieces[i].of != answer_piece::kind::arguments) continue;
+    out += first ? "{" : ",{";
+    first = false;
+    const std::size_t call = pieces[i].call;
+    if (chunk) fmt::format_to(std::back_inserter(out), R"("index":{},)", call);
+    if (begins) {
+      fmt::format_to(std::back_inserter(out), R"("id":"{}","type":"function",)",
+                     call_id(part.index, call));
+    }
+    out += R"("function":{)";
+    if (begins) {
+      out += R"("name":)";
+      append_json_string(out, pieces[i].text);
+      out += ',';
+    }
+    // A call's arguments follow it.
+    std::string arguments = begins ? std::string() : pieces[i].text;
+    for (; i + 1 < pieces.size() && pieces[i + 1].call == call &&
+           pieces[i + 1].of == answer_piece::kind::arguments;
+         ++i) {
+      arguments += pieces[i + 1].text;
+    }
+    out += R"("arguments":)";
+    append_json_string(out, arguments);
+    out += "}}";
+  }
+}
+
+// Unlike any other: the answer's own id is drawn.
+std::string answer_writer::call_id(std::uint32_t choice, std::size_t call) const {
+  const std::string hash =
+      base::to_hex(base::sha256_of(fmt::format("{}/{}/{}", id_, choice, call)));
+  return short_call_ids_ ? hash.substr(0, 9) : "call_" + hash.substr(0, 24);
 }
 
 void answer_writer::append_logprobs(std::string& out, const choice_part& part) const {

@@ -15,6 +15,7 @@
 
 #include "schemas/sequence_log.hpp"
 #include "schemas/step_plan.hpp"
+#include "serving/answer_parser.hpp"
 #include "serving/sampling_request.hpp"
 #include "serving/token_text.hpp"
 
@@ -26,6 +27,7 @@ struct answer_identity {
   std::chrono::seconds created{};
   std::string model;
   std::string system_fingerprint;
+  bool short_call_ids = false;  // nine letters and digits, as Mistral's templates demand
 };
 
 struct token_usage {
@@ -42,6 +44,9 @@ struct choice_part {
   std::size_t echoed = 0;                          // so many of them are the prompt's
   std::size_t text_offset = 0;                     // characters of the tokens before (logprobs)
   std::optional<schemas::finish_reason> finish = {};
+  // Where the text has been taken apart; `text` is of no matter then.
+  const answer_pieces* pieces = nullptr;
+  bool ends_in_calls = false;
   const std::vector<std::int32_t>* prompt_ids = nullptr;  // where they are asked for
   // Where they are asked for: all of the prompt's tokens; the first has no logprob.
   const std::vector<schemas::sampled_token>* prompt_logprobs = nullptr;
@@ -69,6 +74,10 @@ class answer_writer {
   void append_head(std::string& out, std::string_view object) const;
   void append_chunk_end(std::string& out, token_usage usage) const;
   void append_choice(std::string& out, const choice_part& part, bool chunk) const;
+  // Fields of a message or of a delta.
+  void append_pieces(std::string& out, const choice_part& part, bool chunk) const;
+  void append_calls(std::string& out, const choice_part& part, bool chunk) const;
+  [[nodiscard]] std::string call_id(std::uint32_t choice, std::size_t call) const;
   void append_logprobs(std::string& out, const choice_part& part) const;
   void append_chat_logprobs(std::string& out, const choice_part& part) const;
   void append_text_logprobs(std::string& out, const choice_part& part) const;
@@ -77,6 +86,7 @@ class answer_writer {
   endpoint at_;
   std::string head_;  // `"created":...,"model":...,"system_fingerprint":...`
   std::string id_;
+  bool short_call_ids_;
   bool logprobs_;
   bool token_ids_;
   bool include_usage_;

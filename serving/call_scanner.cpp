@@ -97,9 +97,9 @@ void call_scanner::begin_value(char c) {
   depth_ = 0;
   in_string_ = c == '"';
   escaped_ = false;
-  kind_ = in_string_                ? value_kind::text
-          : c == '{' || c == '['    ? value_kind::container
-                                    : value_kind::plain;
+  kind_ = in_string_             ? value_kind::text
+          : c == '{' || c == '[' ? value_kind::container
+                                 : value_kind::plain;
   if (kind_ == value_kind::container) depth_ = 1;
   value_ = c;
   if (holds_arguments(key_) && kind_ != value_kind::text) {

@@ -14,11 +14,12 @@ namespace {
 constexpr std::size_t name_bytes_max = 256;
 
 // Templates know "system"; OpenAI's newer models call the same thing "developer".
-constexpr std::array<std::pair<std::string_view, std::string_view>, 4> roles = {{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 5> roles = {{
     {"system", "system"},
     {"developer", "system"},
     {"user", "user"},
     {"assistant", "assistant"},
+    {"tool", "tool"},
 }};
 
 api_result<std::string_view> read_role(const field_reader& message) {
@@ -27,12 +28,8 @@ api_result<std::string_view> read_role(const field_reader& message) {
   const auto* const found = std::find_if(roles.begin(), roles.end(),
                                          [&](const auto& known) { return known.first == *role; });
   if (found != roles.end()) return found->second;
-  if (*role == "tool" || *role == "function") {
-    return refuse(message.param("role"), "messages of tools are not supported by this server",
-                  "unsupported_parameter");
-  }
   return refuse(message.param("role"),
-                "expected system, developer, user or assistant, got " + shown(*role));
+                "expected system, developer, user, assistant or tool, got " + shown(*role));
 }
 
 api_result<std::string> read_part(const json& part, const std::string& param) {
@@ -83,13 +80,70 @@ api_result<std::string> read_content(const field_reader& message, std::string_vi
   return out;
 }
 
-api_result<void> refuse_calls(const field_reader& message) {
-  for (const char* const name : {"tool_calls", "function_call"}) {
-    const json* const value = message.find(name);
-    if (value != nullptr && !value->empty()) {
-      return refuse(message.param(name), "calls of tools are not supported by this server",
-                    "unsupported_parameter");
+// Templates write the arguments themselves: what is sent as text goes to them as an object.
+api_result<json> read_call(const json& call, const std::string& param) {
+  if (!call.is_object()) {
+    return refuse(param, "expected an object, got " + shown(call), "invalid_type");
+  }
+  const field_reader fields(call, param + ".");
+  TROUPE_TRY(id, fields.string("id"));
+  const json* const function = fields.find("function");
+  if (function == nullptr || !function->is_object()) {
+    return refuse(fields.param("function"), "expected an object", "missing_parameter");
+  }
+  const field_reader inner(*function, fields.param("function") + ".");
+  TROUPE_TRY(name, inner.string("name"));
+  if (!name) return refuse(inner.param("name"), "is missing", "missing_parameter");
+  const json* const sent = inner.find("arguments");
+  json arguments = sent == nullptr ? json::object() : *sent;
+  if (arguments.is_string()) {
+    const std::string text = arguments.get<std::string>();
+    arguments = text.empty() ? json::object() : json::parse(text, nullptr, false);
+  }
+  if (!arguments.is_object()) {
+    return refuse(inner.param("arguments"), "expected a JSON object, or one as a string");
+  }
+  json out = {{"type", "function"}};
+  if (id) out["id"] = *id;
+  out["function"] = {{"name", *name}};
+  out["function"]["arguments"] = std::move(arguments);
+  return out;
+}
+
+api_result<std::string> read_calls(const field_reader& message, const serving_limits& limits) {
+  const json* const calls = message.find("tool_calls");
+  if (calls == nullptr) return std::string();
+  const std::string param = message.param("tool_calls");
+  if (!calls->is_array()) {
+    return refuse(param, "expected a list of calls, got " + shown(*calls), "invalid_type");
+  }
+  if (calls->size() > limits.calls_max) {
+    return refuse(param,
+                  fmt::format("{} calls, at most {} are allowed", calls->size(), limits.calls_max));
+  }
+  json out = json::array();
+  for (std::size_t i = 0; i < calls->size(); ++i) {
+    TROUPE_TRY(call, read_call((*calls)[i], fmt::format("{}[{}]", param, i)));
+    out.push_back(std::move(call));
+  }
+  return out.empty() ? std::string() : out.dump();
+}
+
+// Fields of one line that go to the template as they are.
+api_result<void> append_texts(std::string& out, const field_reader& message) {
+  for (const char* const name : {"name", "tool_call_id"}) {
+    TROUPE_TRY(text, message.string(name));
+    if (!text) continue;
+    if (text->size() > name_bytes_max) {
+      return refuse(message.param(name), fmt::format("longer than {} bytes", name_bytes_max));
     }
+    out += fmt::format(R"(,"{}":)", name);
+    append_json_string(out, *text);
+  }
+  TROUPE_TRY(reasoning, message.string("reasoning_content"));
+  if (reasoning) {
+    out += R"(,"reasoning_content":)";
+    append_json_string(out, *reasoning);
   }
   return {};
 }
@@ -103,20 +157,14 @@ api_result<void> append_message(std::string& out, const json& message, std::size
   const field_reader fields(message, param + ".");
   TROUPE_TRY(role, read_role(fields));
   TROUPE_TRY(content, read_content(fields, role, limits));
-  TROUPE_TRY(name, fields.string("name"));
-  TROUPE_TRY_VOID(refuse_calls(fields));
-  if (name && name->size() > name_bytes_max) {
-    return refuse(fields.param("name"), fmt::format("longer than {} bytes", name_bytes_max));
-  }
+  TROUPE_TRY(calls, read_calls(fields, limits));
   if (index != 0) out += ',';
   out += R"({"role":)";
   append_json_string(out, role);
   out += R"(,"content":)";
   append_json_string(out, content);
-  if (name) {
-    out += R"(,"name":)";
-    append_json_string(out, *name);
-  }
+  TROUPE_TRY_VOID(append_texts(out, fields));
+  if (!calls.empty()) out += R"(,"tool_calls":)" + calls;
   out += '}';
   return {};
 }
@@ -176,6 +224,7 @@ api_result<std::string> render_chat(const text::chat_template& chat, const chat_
   text::render_options options;
   options.add_generation_prompt = prompt.add_generation_prompt;
   if (!prompt.kwargs_json.empty()) options.kwargs_json = prompt.kwargs_json;
+  if (!prompt.tools_json.empty()) options.tools_json = prompt.tools_json;
   options.now = now;
   auto text = chat.render(prompt.messages_json, options);
   if (!text) return refuse("messages", text.error().message);

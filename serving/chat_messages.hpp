@@ -10,9 +10,10 @@
 namespace troupe::serving {
 
 struct chat_prompt {
-  std::string messages_json;  // a list of {role, content[, name]}; text parts joined by newlines
+  std::string messages_json;  // a list of {role, content[, ...]}; text parts joined by newlines
   bool add_generation_prompt = true;
   std::string kwargs_json;  // chat_template_kwargs and reasoning_effort; empty: none
+  std::string tools_json;   // a list of tools; empty: none
 };
 
 // Errors: 400 naming the place ("messages[2].content[0].type").

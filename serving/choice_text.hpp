@@ -17,12 +17,13 @@ namespace troupe::serving {
 class choice_text {
  public:
   // `tokenizer` nullptr: the text stays empty. What the first `min_tokens` tokens say is not
-  // searched for stop strings.
+  // searched for stop strings. `markers`: special tokens that are in the text all the same.
   // Errors: unimplemented (the tokenizer's decoder cannot stream).
   [[nodiscard]] static base::result<choice_text> make(const text::tokenizer* tokenizer,
                                                       bool skip_special_tokens,
                                                       std::vector<std::string> stop,
-                                                      std::int64_t min_tokens = 0);
+                                                      std::int64_t min_tokens = 0,
+                                                      std::vector<std::int32_t> markers = {});
 
   // Text that is certain now. Errors: internal.
   [[nodiscard]] base::result<std::string> push(std::int32_t token_id);
@@ -36,7 +37,13 @@ class choice_text {
               std::int64_t min_tokens)
       : stream_(std::move(stream)), stops_(std::move(stop)), unsearched_(min_tokens) {}
 
+  struct marker {
+    std::int32_t token_id = 0;
+    std::string text;
+  };
+
   std::optional<text::detokenizer> stream_;
+  std::vector<marker> markers_;
   text::stop_matcher stops_;
   std::int64_t unsearched_;  // tokens still to come whose text is not searched
 };

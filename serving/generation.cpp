@@ -33,8 +33,9 @@ base::result<void> generation::make_choices() {
   for (std::uint32_t prompt = 0; prompt < prompts_.size(); ++prompt) {
     for (std::uint32_t i = 0; i < sampling.choices; ++i) {
       const auto& logits = sampling.params.logits;
-      TROUPE_TRY(text, choice_text::make(parts_.tokenizer, sampling.skip_special_tokens,
-                                         sampling.stop, logits ? logits->min_tokens : 0));
+      TROUPE_TRY(text,
+                 choice_text::make(parts_.tokenizer, sampling.skip_special_tokens, sampling.stop,
+                                   logits ? logits->min_tokens : 0, request_.markers));
       choices_.push_back({.index = prompt * sampling.choices + i,
                           .prompt = prompt,
                           .text = std::move(text),
@@ -42,7 +43,9 @@ base::result<void> generation::make_choices() {
                           .tokens = {},
                           .first = {},
                           .last = {},
-                          .finish = {}});
+                          .finish = {},
+                          .parser = make_answer_parser(request_.form),
+                          .pieces = {}});
     }
   }
   unfinished_ = choices_.size();
@@ -106,6 +109,7 @@ void generation::on_token(const actors::choice_token& token, std::uint32_t promp
   if (of.finish && !token.finished && prompts_[prompt].id) {
     parts_.gang.finish_choice(*prompts_[prompt].id, token.choice);
   }
+  if (of.parser) parse(of, out);
   if (request_.sampling.stream) {
     begin_stream();
     send_part(of, out);
@@ -177,8 +181,17 @@ void generation::begin_stream() {
   }
 }
 
+void generation::parse(choice& of, std::string_view text) {
+  of.parser->push(text, of.pieces);
+  if (of.finish) of.parser->finish(of.pieces);
+  of.called = of.called || std::any_of(of.pieces.begin(), of.pieces.end(), [](const auto& piece) {
+                return piece.of == answer_piece::kind::call;
+              });
+}
+
 void generation::send_part(choice& of, std::string_view text) {
-  if (text.empty() && !of.finish) return;  // rides with the next
+  const bool nothing = of.parser ? of.pieces.empty() : text.empty();
+  if (nothing && !of.finish) return;  // rides with the next
   const bool with_prompt = request_.sampling.return_token_ids && !of.prompt_ids_sent &&
                            request_.at == endpoint::completion;
   of.prompt_ids_sent = of.prompt_ids_sent || with_prompt;
@@ -189,10 +202,13 @@ void generation::send_part(choice& of, std::string_view text) {
                         .echoed = std::exchange(of.echoed, 0),
                         .text_offset = of.text_offset,
                         .finish = of.finish,
+                        .pieces = of.parser ? &of.pieces : nullptr,
+                        .ends_in_calls = of.called && request_.calls_end_answers,
                         .prompt_ids = with_prompt ? &request_.prompts[of.prompt] : nullptr},
                        usage());
   if (request_.sampling.logprobs()) of.text_offset += writer_.characters(of.tokens);
   of.tokens.clear();
+  of.pieces.clear();
 }
 
 void generation::flush() {
@@ -220,6 +236,8 @@ void generation::complete() {
          .tokens = of.tokens,
          .echoed = of.echoed,
          .finish = of.finish,
+         .pieces = of.parser ? &of.pieces : nullptr,
+         .ends_in_calls = of.called && request_.calls_end_answers,
          .prompt_ids = request_.sampling.return_token_ids ? &request_.prompts[of.prompt] : nullptr,
          .prompt_logprobs =
              request_.sampling.prompt_logprobs_field ? &prompts_[of.prompt].logprobs : nullptr});

@@ -73,7 +73,10 @@ class generation {
     std::chrono::steady_clock::time_point last;
     std::optional<schemas::finish_reason> finish;
     bool prompt_ids_sent = false;
-    std::size_t echoed = 0;  // of `tokens`, the prompt's
+    std::size_t echoed = 0;                 // of `tokens`, the prompt's
+    std::unique_ptr<answer_parser> parser;  // null: the text is content
+    answer_pieces pieces;                   // not sent yet
+    bool called = false;                    // tools
   };
   struct part_of_prompt {
     std::optional<base::request_id> id;  // none once it has ended
@@ -94,6 +97,8 @@ class generation {
   void count_token(choice& of, std::chrono::steady_clock::time_point at);
   void count_finished(const choice& of, finish_kind kind, std::chrono::steady_clock::time_point at);
   void begin_stream();
+  // Takes text that became certain apart, where there is something to take apart.
+  void parse(choice& of, std::string_view text);
   void send_part(choice& of, std::string_view text);
   void complete();
   [[nodiscard]] std::span<const choice> best_choices();

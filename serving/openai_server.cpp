@@ -192,7 +192,8 @@ void openai_server::impl::admit(std::uint64_t key, api_result<prepared_request> 
                                     .id = new_id(at == endpoint::chat ? "chatcmpl" : "cmpl"),
                                     .created = options_.seams.wall_clock(),
                                     .model = options_.model.names.front(),
-                                    .system_fingerprint = fingerprint()},
+                                    .system_fingerprint = fingerprint(),
+                                    .short_call_ids = options_.model.tools == tool_format::mistral},
                        .response = from.response,
                        .arrived = arrived,
                        .route = from.route});

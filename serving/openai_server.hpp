@@ -33,6 +33,7 @@
 #include "models/text/grammar_cache.hpp"
 #include "models/text/tokenizer.hpp"
 #include "net/http_server.hpp"
+#include "serving/answer_parser.hpp"
 #include "serving/api_keys.hpp"
 
 namespace troupe::serving {
@@ -45,6 +46,9 @@ struct serving_limits {
                                 << 20;  // each costs up to 100 bytes while it is read
   std::size_t messages_max = 1024;
   std::size_t content_parts_max = 1024;  // of one message
+  std::size_t tools_max = 128;           // as OpenAI
+  std::size_t tool_name_bytes_max = 256;
+  std::size_t calls_max = 128;           // of one message
   std::size_t prompts_max = 128;         // of one /v1/completions
   std::int64_t choices_max = 128;        // n, as OpenAI
   std::int64_t choices_total_max = 256;  // n times prompts
@@ -57,7 +61,7 @@ struct serving_limits {
   std::size_t cache_salt_bytes_max = 256;
   std::int32_t logprobs_max = 20;  // the engine's own bound, OpenAI's top_logprobs
   // Requests that wait for one of the two text threads, and their bodies together.
-  std::size_t text_queue_max = 256;
+  std::size_t text_queue_max = 4096;
   std::size_t text_queue_bytes_max = std::size_t{64} << 20;
   // A body longer than this goes to the second text thread, so that short ones do not wait for it.
   std::size_t short_body_bytes = std::size_t{64} << 10;
@@ -73,6 +77,9 @@ struct served_model {
   std::int64_t block_size = 16;
   std::string kv_cache_dtype = "auto";
   bool prefix_caching = true;
+  // How it writes calls of tools, and what it thinks.
+  tool_format tools = tool_format::none;
+  reasoning_format reasoning = reasoning_format::none;
   // Used where a request has none (generation_config.json).
   float temperature = 1.0F;
   float top_p = 1.0F;

@@ -139,15 +139,80 @@ api_result<std::vector<std::string>> text_front::texts_of_prompts(
   return texts;
 }
 
-api_result<text_front::token_ids> text_front::read_chat_ids(const json& body) const {
+api_result<std::string> text_front::read_chat_text(const json& body,
+                                                   const tool_request& tools) const {
   TROUPE_TRY(chat, read_chat(body, limits_));
   if (chat_ == nullptr) {
     return refuse("messages", "this model has no chat template; use /v1/completions",
                   "unsupported_parameter");
   }
-  TROUPE_TRY(text, render_chat(*chat_, chat, civil(wall_clock_())));
+  const text::civil_time now = civil(wall_clock_());
+  if (tools.tools_json.empty()) return render_chat(*chat_, chat, now);
+  TROUPE_TRY(without, render_chat(*chat_, chat, now));
+  chat.tools_json = tools.tools_json;
+  TROUPE_TRY(with, render_chat(*chat_, chat, now));
+  if (with == without && !tools.forced()) {
+    return refuse("tools",
+                  "this model's chat template does not write them, so it would not know "
+                  "of any; use tool_choice required, or leave them out",
+                  "unsupported_parameter");
+  }
+  return with;
+}
+
+// The answer is JSON from its first character on, so there is nothing for the model's own format.
+api_result<void> text_front::force_calls(const tool_request& tools, prepared_request& out) const {
+  if (out.sampling.params.grammar) {
+    return refuse("tool_choice", "cannot be given beside a form of the answer");
+  }
+  const structured_output calls{
+      std::make_shared<schemas::output_grammar>(
+          schemas::output_grammar{schemas::output_grammar::kind::json_schema, tools.answer_schema}),
+      "tools"};
+  TROUPE_TRY_VOID(check_grammar(calls));
+  out.sampling.params.grammar = calls.grammar;
+  out.form.list_of_calls = tools.mode == tool_request::choice::required;
+  out.form.function = tools.function;
+  out.calls_end_answers = out.form.list_of_calls;
+  return {};
+}
+
+api_result<void> text_front::read_chat_prompt(const json& body, prepared_request& out) const {
+  TROUPE_TRY(tools, read_tools(body, limits_));
+  TROUPE_TRY(text, read_chat_text(body, tools));
   // The template writes the special tokens itself.
-  return encode(text, "messages", false);
+  TROUPE_TRY(ids, encode(text, "messages", false));
+  out.prompts.push_back(std::move(ids));
+  if (!tools.parallel) out.form.calls_max = 1;
+  if (tools.forced()) return force_calls(tools, out);
+  if (out.sampling.params.grammar) {  // it begins with the answer's first character
+    if (tools.mode == tool_request::choice::none) return {};
+    return refuse("tools", "cannot be given beside a form of the answer; use tool_choice none");
+  }
+  out.form.reasoning = model_.reasoning;
+  const std::size_t end = text.find_last_not_of(" \n\r\t");
+  out.form.reasoning_open =
+      end != std::string::npos && std::string_view(text).substr(0, end + 1).ends_with("<think>");
+  if (out.form.reasoning != reasoning_format::none) keep_markers({"<think>", "</think>"}, out);
+  if (tools.mode == tool_request::choice::none) return {};
+  if (model_.tools == tool_format::none) {
+    return refuse("tools",
+                  "how this model writes calls is not known: start the server with "
+                  "--tool-call-parser, or use tool_choice required",
+                  "unsupported_parameter");
+  }
+  out.form.tools = model_.tools;
+  keep_markers(markers_of(model_.tools), out);
+  return {};
+}
+
+// Special tokens are left out of texts; those that the parser looks for are not.
+void text_front::keep_markers(const std::vector<std::string_view>& texts,
+                              prepared_request& out) const {
+  for (const std::string_view text : texts) {
+    const auto id = tokenizer_->token_to_id(text);
+    if (id && tokenizer_->is_special(*id)) out.markers.push_back(*id);
+  }
 }
 
 api_result<void> text_front::fit_length(prepared_request& request) const {
@@ -222,8 +287,7 @@ api_result<prepared_request> text_front::prepare(endpoint at, std::string_view b
     out.sampling.return_token_ids = true;  // an answer without text and ids would say nothing
   }
   if (at == endpoint::chat) {
-    TROUPE_TRY(ids, read_chat_ids(root));
-    out.prompts.push_back(std::move(ids));
+    TROUPE_TRY_VOID(read_chat_prompt(root, out));
   } else {
     TROUPE_TRY(prompts, read_prompts(root));
     out.prompts = std::move(prompts);
@@ -242,7 +306,9 @@ api_result<std::string> text_front::tokenize(std::string_view body) const {
   const bool chat = fields.find("messages") != nullptr;
   token_ids ids;
   if (chat) {
-    TROUPE_TRY(made, read_chat_ids(root));
+    TROUPE_TRY(tools, read_tools(root, limits_));
+    TROUPE_TRY(text, read_chat_text(root, tools));
+    TROUPE_TRY(made, encode(text, "messages", false));
     ids = std::move(made);
   } else {
     TROUPE_TRY(prompt, fields.string("prompt"));

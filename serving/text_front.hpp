@@ -13,6 +13,7 @@
 #include "serving/openai_server.hpp"
 #include "serving/sampling_request.hpp"
 #include "serving/structured_output.hpp"
+#include "serving/tool_request.hpp"
 
 namespace troupe::serving {
 
@@ -24,6 +25,9 @@ struct prepared_request {
   std::vector<std::int64_t> max_tokens;            // of each prompt
   std::vector<std::string> echoes;                 // texts of the prompts, where they are wanted
   std::string tenant;                              // whose key it came with
+  answer_form form = {};                           // what the answers' texts are made of
+  std::vector<std::int32_t> markers = {};          // special tokens whose text it needs
+  bool calls_end_answers = true;                   // finish_reason tool_calls: not where named
 };
 
 [[nodiscard]] api_error no_such_model(const std::string& name, const served_model& model);
@@ -51,7 +55,13 @@ class text_front {
  private:
   using token_ids = std::vector<std::int32_t>;
   [[nodiscard]] api_result<json> read_body(std::string_view body) const;
-  [[nodiscard]] api_result<token_ids> read_chat_ids(const json& body) const;
+  // The prompt's text, too. Errors: those of the template, tools that it does not write.
+  [[nodiscard]] api_result<std::string> read_chat_text(const json& body,
+                                                       const tool_request& tools) const;
+  [[nodiscard]] api_result<void> read_chat_prompt(const json& body, prepared_request& out) const;
+  void keep_markers(const std::vector<std::string_view>& texts, prepared_request& out) const;
+  [[nodiscard]] api_result<void> force_calls(const tool_request& tools,
+                                             prepared_request& out) const;
   [[nodiscard]] api_result<token_ids> encode(std::string_view text, const std::string& param,
                                              bool add_special_tokens) const;
   [[nodiscard]] api_result<token_ids> read_ids(const json& list, const std::string& param) const;

@@ -189,8 +189,8 @@ class mistral_parser final : public marked_parser {
   }
 
   [[nodiscard]] bool could_be(std::string_view other) const {
-    return held_.starts_with(other) || (held_.size() < other.size() && other.starts_with(held_) &&
-                                        held_.size() > 1);
+    return held_.starts_with(other) ||
+           (held_.size() < other.size() && other.starts_with(held_) && held_.size() > 1);
   }
 
   bool step_in_list() {

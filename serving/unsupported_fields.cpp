@@ -25,12 +25,10 @@ constexpr std::string_view no = "[false]";
 constexpr std::string_view yes = "[true]";
 
 // OpenAI's first, then vLLM's.
-constexpr std::array<unsupported_field, 37> fields = {{
+constexpr std::array<unsupported_field, 35> fields = {{
     {"best_of", where::chat, one},
     {"echo", where::chat, no},
     {"suffix", where::completion, R"([""])"},
-    {"tools", where::chat, "[[]]"},
-    {"tool_choice", where::chat, R"(["none","auto"])"},
     {"functions", where::chat, "[[]]"},
     {"function_call", where::chat, R"(["none","auto"])"},
     {"modalities", where::chat, R"([["text"]])"},

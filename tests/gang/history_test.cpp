@@ -234,7 +234,8 @@ void compare_with_generate(const asked& of, const seen& got) {
   if (body.contains("ignore_eos")) words.emplace_back("--ignore-eos");
   const auto alone = cli::test::run(words);
   ASSERT_EQ(alone.code, 0) << alone.err;
-  for (const json& choice : json::parse(alone.out)["choices"]) {
+  const json told = json::parse(alone.out);
+  for (const json& choice : told["choices"]) {
     const json& served = got.choices.at(choice["index"].get<int>());
     EXPECT_EQ(served["token_ids"], choice["token_ids"]);
     EXPECT_EQ(served["text"], choice["text"]);

@@ -77,6 +77,54 @@ TEST(ServedGang, AnswersInTheFormThatIsAskedForWhateverTheLayout) {
   EXPECT_TRUE(answer["more"].is_array() && answer["more"].size() <= 3) << answer;
 }
 
+// The embedded model has never seen a tool: its grammar makes it call one.
+TEST(ServedGang, CallsTheToolThatItIsMadeToCall) {
+  served_gang gang({"--tensor-parallel-size", "2"});
+  ASSERT_TRUE(gang.ready_within()) << gang.log();
+  const json tool = json::parse(R"({"type":"function","function":{"name":"resize_gang",
+      "parameters":{"type":"object","additionalProperties":false,"required":["ranks","why"],
+      "properties":{"ranks":{"enum":[1,2,4,8]},"why":{"type":"string","maxLength":20}}}}})");
+  json body = {{"messages", json::array({{{"role", "user"}, {"content", "Make it larger"}}})},
+               {"tools", json::array({tool})},
+               {"tool_choice", "required"},
+               {"parallel_tool_calls", false},
+               {"max_tokens", 300},
+               {"seed", 5}};
+  const auto ask = [&] {
+    return net::http_fetch({.method = "POST",
+                            .url = gang.url() + "/v1/chat/completions",
+                            .headers = {{"content-type", "application/json"}},
+                            .body = body.dump(),
+                            .deadline = 60s});
+  };
+  const auto whole = ask();
+  ASSERT_TRUE(whole && whole->status == 200) << (whole ? whole->body : whole.error().message);
+  const json choice = json::parse(whole->body)["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls") << choice;
+  const json& call = choice["message"]["tool_calls"][0]["function"];
+  EXPECT_EQ(call["name"], "resize_gang");
+  const json arguments = json::parse(call["arguments"].get<std::string>(), nullptr, false);
+  ASSERT_TRUE(arguments.is_object()) << call;
+  EXPECT_TRUE(arguments["ranks"].is_number() && arguments["why"].is_string()) << arguments;
+
+  body["stream"] = true;
+  const auto stream = ask();
+  ASSERT_TRUE(stream && stream->status == 200);
+  std::string pieces;
+  std::istringstream lines(stream->body);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with("data: {")) continue;
+    const json data = json::parse(line.substr(6));
+    for (const json& event : data["choices"]) {
+      EXPECT_EQ(event["delta"].value("content", ""), "");
+      for (const json& part : event["delta"].value("tool_calls", json::array())) {
+        pieces += part["function"].value("arguments", "");
+      }
+    }
+  }
+  EXPECT_EQ(pieces, call["arguments"].get<std::string>());
+}
+
 TEST(ServedGang, ComputesARepeatedPromptOnlyOnce) {
   served_gang gang({"--tensor-parallel-size", "2"});
   ASSERT_TRUE(gang.ready_within()) << gang.log();

@@ -56,9 +56,12 @@ const answer_form llama{.tools = tool_format::llama3_json};
 const answer_form mistral{.tools = tool_format::mistral};
 const answer_form thinking{.reasoning = reasoning_format::qwen3, .tools = tool_format::hermes};
 
-std::vector<answer_case> cases() {
+std::vector<answer_case> hermes_cases() {
   return {
-      {"PlainContent", hermes, "It is < 5 degrees.\n", {{kind::content, "It is < 5 degrees.\n", 0}}},
+      {"PlainContent",
+       hermes,
+       "It is < 5 degrees.\n",
+       {{kind::content, "It is < 5 degrees.\n", 0}}},
       {"OneCall",
        hermes,
        "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}\n"
@@ -66,7 +69,8 @@ std::vector<answer_case> cases() {
        {{kind::call, "get_weather", 0}, {kind::arguments, "{\"city\": \"Paris\"}", 0}}},
       {"ContentAndTwoCalls",
        hermes,
-       "Let me look.\n<tool_call>\n{\"name\": \"a\", \"arguments\": {\"x\": [1, {\"y\": \"}\\\"\"}]}}"
+       "Let me look.\n<tool_call>\n{\"name\": \"a\", \"arguments\": {\"x\": [1, {\"y\": "
+       "\"}\\\"\"}]}}"
        "\n</tool_call>\n<tool_call>\n{\"name\": \"b\", \"arguments\": {}}\n</tool_call>\n",
        {{kind::content, "Let me look.", 0},
         {kind::call, "a", 0},
@@ -105,6 +109,11 @@ std::vector<answer_case> cases() {
        hermes,
        "<tool_call>{\"name\": \"get_w",
        {{kind::content, "<tool_call>{\"name\": \"get_w", 0}}},
+  };
+}
+
+std::vector<answer_case> llama_and_mistral_cases() {
+  return {
       {"LlamaCall",
        llama,
        "{\"name\": \"f\", \"parameters\": {\"a\": \"b\"}}",
@@ -142,6 +151,11 @@ std::vector<answer_case> cases() {
         {kind::call, "g", 1},
         {kind::arguments, "{\"b\": [2]}", 1}}},
       {"MistralContent", mistral, "[1, 2] is a list", {{kind::content, "[1, 2] is a list", 0}}},
+  };
+}
+
+std::vector<answer_case> other_cases() {
+  return {
       {"ThinksThenAnswers",
        thinking,
        "<think>\nHm, 2 < 3.\n</think>\n\nThree.",
@@ -154,10 +168,7 @@ std::vector<answer_case> cases() {
         {kind::call, "f", 0},
         {kind::arguments, "{}", 0}}},
       {"DoesNotThink", thinking, "<thing> is no tag", {{kind::content, "<thing> is no tag", 0}}},
-      {"ThinksNothing",
-       thinking,
-       "<think>\n\n</think>\n\nYes",
-       {{kind::content, "Yes", 0}}},
+      {"ThinksNothing", thinking, "<think>\n\n</think>\n\nYes", {{kind::content, "Yes", 0}}},
       {"ThinksToTheEnd", thinking, "<think>on and on ", {{kind::reasoning, "on and on ", 0}}},
       {"ThePromptOpensTheThoughts",
        {.reasoning = reasoning_format::qwen3, .reasoning_open = true},
@@ -186,6 +197,14 @@ std::vector<answer_case> cases() {
   };
 }
 
+std::vector<answer_case> cases() {
+  std::vector<answer_case> all = hermes_cases();
+  for (const auto& more : {llama_and_mistral_cases(), other_cases()}) {
+    all.insert(all.end(), more.begin(), more.end());
+  }
+  return all;
+}
+
 class AnswerParser : public testing::TestWithParam<answer_case> {};
 
 TEST_P(AnswerParser, GivesTheSamePiecesWhateverTheCut) {
@@ -211,9 +230,7 @@ TEST(AnswerParserOrder, ArgumentsComeAsTheyAreWritten) {
   EXPECT_EQ(out, (answer_pieces{{kind::arguments, "ng\"", 0}}));
 }
 
-TEST(AnswerParserOrder, PlainTextNeedsNoParser) {
-  EXPECT_EQ(make_answer_parser({}), nullptr);
-}
+TEST(AnswerParserOrder, PlainTextNeedsNoParser) { EXPECT_EQ(make_answer_parser({}), nullptr); }
 
 }  // namespace
 }  // namespace troupe::serving
