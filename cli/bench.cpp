@@ -1,5 +1,5 @@
 // troupe bench MODEL: the engine without HTTP, against this machine's limits measured in the same
-// run.
+// run. troupe bench --url: a server over HTTP (load_command).
 #include <algorithm>
 #include <chrono>
 #include <iostream>
@@ -12,6 +12,8 @@
 #include "cli/commands.hpp"
 #include "cli/gang_model.hpp"
 #include "cli/json_number.hpp"
+#include "cli/load_command.hpp"
+#include "cli/load_plan.hpp"
 #include "cli/running_model.hpp"
 #include "cli/yaml_config.hpp"
 #include "kernels/machine_peak.hpp"
@@ -26,6 +28,7 @@ struct bench_flags {
   std::int64_t concurrency = 1;
   int repeat = 5;
   std::string output = "text";
+  load_flags load;
 };
 
 struct machine_limits {
@@ -180,6 +183,53 @@ exit_code run_rounds(const bench_flags& flags, const opened_model& opened,
   return std::cout.flush() ? exit_code::fine : exit_code::failed;
 }
 
+// Of an engine's rounds all prompts are of one length.
+base::result<std::int64_t> one_length(const char* flag, const std::string& text) {
+  TROUPE_TRY(length, length_distribution::parse(text));
+  if (const auto fixed = length.fixed()) return *fixed;
+  return base::fail(base::error_code::invalid_argument, "cli",
+                    std::string(flag) + ": '" + text + "' needs --url; MODEL takes one length");
+}
+
+void add_load_flags(CLI::App& parser, load_flags& flags) {
+  parser.add_option("--url", flags.url, "instead of MODEL: a server with OpenAI's API")
+      ->type_name("URL");
+  parser.add_option("--model", flags.model, "name at the server [its first]");
+  parser.add_option("--endpoint", flags.endpoint, "of the server")
+      ->check(CLI::IsMember({"/v1/completions", "/v1/chat/completions"}))
+      ->capture_default_str();
+  parser.add_option("--api-key-file", flags.api_key_file, "the key for the server")
+      ->type_name("FILE");
+  parser.add_option("--num-prompts", flags.num_prompts, "requests")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+      ->capture_default_str();
+  parser.add_option("--request-rate", flags.request_rate, "requests a second, or inf: all at once")
+      ->capture_default_str();
+  parser
+      .add_option("--burstiness", flags.burstiness, "of arrivals: 1 is Poisson, less is burstier")
+      ->check(CLI::Range(0.01, 100.0))
+      ->capture_default_str();
+  parser.add_option("--max-concurrency", flags.max_concurrency, "open requests at most [no bound]")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
+  parser
+      .add_option("--prefix-tokens", flags.prefix_tokens, "of each prompt that are the same in all")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 24))
+      ->capture_default_str();
+  parser
+      .add_option("--trace", flags.trace,
+                  "JSON lines of arrival_s (or timestamp in ms), prompt_tokens, max_tokens")
+      ->type_name("FILE");
+  parser.add_option("--seed", flags.seed, "of lengths, arrivals and prompts")
+      ->capture_default_str();
+  parser.add_option("--timeout", flags.timeout_s, "s for one request")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{86'400}))
+      ->capture_default_str();
+  parser.add_option("--goodput", flags.goodput, "limits in ms, e.g. 'ttft:500 itl:50 e2el:20000'");
+  parser.add_option("--plot", flags.plot, "picture of the latencies (SVG)")->type_name("FILE");
+  parser.add_option("--save-requests", flags.save_requests, "a JSON line a request")
+      ->type_name("FILE");
+}
+
 exit_code run_bench(const bench_flags& flags, const invocation& called) {
   const auto opened = open_model(flags.model, called.rank());
   if (!opened) return report(opened.error());
@@ -201,19 +251,42 @@ exit_code run_bench(const bench_flags& flags, const invocation& called) {
       command, [&](running_model& running) { return run_rounds(flags, *opened, limits, running); });
 }
 
+exit_code run_command(bench_flags& flags, const invocation& called) {
+  const auto misused = [](const char* what) {
+    std::cerr << "troupe: bench: " << what << '\n';
+    return exit_code::usage;
+  };
+  if (!flags.load.url.empty() && !flags.model.model.empty()) {
+    return misused("give MODEL (the engine alone) or --url (a server), not both");
+  }
+  flags.load.output = flags.output;
+  if (!flags.load.url.empty()) return run_load(flags.load);
+  if (flags.model.model.empty()) return misused("MODEL is missing, or --url of a server");
+  const auto prompt = one_length("--prompt-tokens", flags.load.prompt_tokens);
+  if (!prompt) return report(prompt.error(), exit_code::usage);
+  const auto answer = one_length("--max-tokens", flags.load.max_tokens);
+  if (!answer) return report(answer.error(), exit_code::usage);
+  flags.prompt_tokens = *prompt;
+  flags.max_tokens = *answer;
+  return run_bench(flags, called);
+}
+
 }  // namespace
 
 command add_bench(CLI::App& program, const invocation& called) {
   auto flags = std::make_shared<bench_flags>();
-  CLI::App* parser = program.add_subcommand("bench", "Measure the engine against this machine");
+  CLI::App* parser = program.add_subcommand("bench", "Measure the engine, or a server");
   flags->model.prefix_caching = false;  // every round computes the same prompts
   add_model_flags(*parser, flags->model);
+  parser->get_option("MODEL")->required(false);
   add_ranks_flag(*parser, flags->model);
-  parser->add_option("--prompt-tokens", flags->prompt_tokens, "tokens of each prompt")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 24))
+  add_load_flags(*parser, flags->load);
+  parser
+      ->add_option("--prompt-tokens", flags->load.prompt_tokens,
+                   "of each prompt; with --url also uniform:100-900, lognormal:MEDIAN,SIGMA, "
+                   "exponential:MEAN")
       ->capture_default_str();
-  parser->add_option("--max-tokens", flags->max_tokens, "tokens generated for each prompt")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 24))
+  parser->add_option("--max-tokens", flags->load.max_tokens, "of each answer, likewise")
       ->capture_default_str();
   parser->add_option("--concurrency", flags->concurrency, "sequences at once")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1024}))
@@ -225,7 +298,7 @@ command add_bench(CLI::App& program, const invocation& called) {
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
   add_sources(*parser);
-  return {parser, [flags, &called] { return run_bench(*flags, called); }};
+  return {parser, [flags, &called] { return run_command(*flags, called); }};
 }
 
 }  // namespace troupe::cli

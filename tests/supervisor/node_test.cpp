@@ -77,7 +77,7 @@ TEST(NodeWatch, RefusesWhoIsOfAnotherGangAndSaysWhatDiffers) {
   schemas::heartbeat nnodes = beat_of(1);
   nnodes.nnodes = 4;
   const refused cases[] = {
-      {protocol, "it speaks protocol 99, this node 2"},
+      {protocol, "it speaks protocol 99, this node 3"},
       {build, "it runs build other, this node b"},
       {nnodes, "it was started with --nnodes 4, this node with 3"},
       {beat_of(0), "it was started with --node-rank 0, expected 1 to 2"},
