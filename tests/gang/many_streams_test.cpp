@@ -113,8 +113,10 @@ void check_streams(std::size_t count) {
   EXPECT_EQ(whole, count);
   std::printf("%zu streams: %.1f MiB more in the leader at most\n", count,
               (peak - before) / 1048576.0);
+#ifndef __SANITIZE_ADDRESS__  // which keeps what is freed
   // A connection, a request, its events: some 30 KiB each as measured; the caches of a step too.
   EXPECT_LT(peak - before, 64e6 + 100e3 * static_cast<double>(count));
+#endif
 }
 
 TEST(ManyStreams, AllEndWhole) { check_streams(300); }
