@@ -169,6 +169,24 @@ class hermes_parser final : public marked_parser {
   std::optional<call_reader> call_;
 };
 
+// Where an object ends.
+struct object_end {
+  int depth = 0;
+  bool in_string = false;
+  bool escaped = false;
+  bool ended = false;
+  void take(char c) {
+    if (in_string) {
+      in_string = escaped || c != '"';
+      escaped = !escaped && c == '\\';
+      return;
+    }
+    if (c == '"') in_string = true;
+    if (c == '{' || c == '[') ++depth;
+    if (c == '}' || c == ']') ended = --depth == 0;
+  }
+};
+
 class mistral_parser final : public marked_parser {
  public:
   explicit mistral_parser(std::size_t calls_max) : marked_parser("[TOOL_CALLS]", calls_max) {}
@@ -254,24 +272,6 @@ class mistral_parser final : public marked_parser {
       held_ = std::string(marker()) + held_;
     }
   }
-
-  // Where an object ends.
-  struct object_end {
-    int depth = 0;
-    bool in_string = false;
-    bool escaped = false;
-    bool ended = false;
-    void take(char c) {
-      if (in_string) {
-        in_string = escaped || c != '"';
-        escaped = !escaped && c == '\\';
-        return;
-      }
-      if (c == '"') in_string = true;
-      if (c == '{' || c == '[') ++depth;
-      if (c == '}' || c == ']') ended = --depth == 0;
-    }
-  };
 
   bool in_list_ = false;
   std::optional<call_reader> call_;
