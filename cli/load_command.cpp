@@ -158,7 +158,7 @@ class load_run {
                                          note(records_[index], events->push(bytes));
                                        },
                                    .end =
-                                       [this, index, events](net::http_stream_end end) {
+                                       [this, index, events](const net::http_stream_end& end) {
                                          finish(records_[index], *events, end);
                                          --open_;
                                          start_waiting();

@@ -7,7 +7,7 @@ namespace troupe::serving {
 base::result<choice_text> choice_text::make(const text::tokenizer* tokenizer,
                                             bool skip_special_tokens, std::vector<std::string> stop,
                                             std::int64_t min_tokens,
-                                            std::vector<std::int32_t> markers) {
+                                            const std::vector<std::int32_t>& markers) {
   if (tokenizer == nullptr) return choice_text(std::nullopt, std::move(stop), min_tokens);
   TROUPE_TRY(stream,
              text::detokenizer::make(*tokenizer, {.skip_special_tokens = skip_special_tokens}));

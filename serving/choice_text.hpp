@@ -19,11 +19,9 @@ class choice_text {
   // `tokenizer` nullptr: the text stays empty. What the first `min_tokens` tokens say is not
   // searched for stop strings. `markers`: special tokens that are in the text all the same.
   // Errors: unimplemented (the tokenizer's decoder cannot stream).
-  [[nodiscard]] static base::result<choice_text> make(const text::tokenizer* tokenizer,
-                                                      bool skip_special_tokens,
-                                                      std::vector<std::string> stop,
-                                                      std::int64_t min_tokens = 0,
-                                                      std::vector<std::int32_t> markers = {});
+  [[nodiscard]] static base::result<choice_text> make(
+      const text::tokenizer* tokenizer, bool skip_special_tokens, std::vector<std::string> stop,
+      std::int64_t min_tokens = 0, const std::vector<std::int32_t>& markers = {});
 
   // Text that is certain now. Errors: internal.
   [[nodiscard]] base::result<std::string> push(std::int32_t token_id);
