@@ -27,7 +27,7 @@ sequence_log request(unsigned number, std::int64_t vocabulary) {
   for (std::int32_t& id : ids) {
     id = static_cast<std::int32_t>(random() % static_cast<unsigned>(vocabulary));
   }
-  sampling_params params = golden::greedy_params(1 + random() % 40);
+  sampling_params params = golden::greedy_params(1 + static_cast<std::int64_t>(random() % 40));
   params.temperature = number % 3 == 0 ? 0.0F : 0.9F;
   params.seed = number;
   params.logprobs = 2;

@@ -38,7 +38,7 @@ class planner_world {
     cache_scope scope = {};
   };
 
-  base::sequence_id add(request wanted) {
+  base::sequence_id add(const request& wanted) {
     auto sequence = std::make_unique<live_sequence>();
     const base::sequence_id id{next_id_++};
     sequence->id = id;

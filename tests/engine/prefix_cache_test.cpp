@@ -214,7 +214,8 @@ TEST(PrefixCache, NoPlanEverReadsWhatIsNotThere) {
     options.max_num_batched_tokens = 1 + static_cast<std::int64_t>(random() % 80);
     options.max_num_seqs = 1 + static_cast<std::int64_t>(random() % 9);
     options.prefill_chunk = 1 + static_cast<std::int64_t>(random() % 70);
-    if (random() % 2 == 0) options.groups.push_back(sliding(1 + random() % 50));
+    if (random() % 2 == 0)
+      options.groups.push_back(sliding(1 + static_cast<std::int64_t>(random() % 50)));
     if (random() % 4 == 0) options.groups = {sliding(24)};
     planner_world world(options, seed % 2 == 0);
     const std::int64_t positions = options.blocks_per_group * 16;

@@ -13,14 +13,14 @@
 namespace troupe::gang_test {
 namespace {
 
-struct asked {
+struct asked {  // NOLINT(bugprone-exception-escape): json may throw when it is moved
   json body;
   int cancel_after = 0;  // events of a stream; 0: read to its end
   bool known_to_generate = false;
 };
 
 // What one client saw.
-struct seen {
+struct seen {                   // NOLINT(bugprone-exception-escape): as above
   std::map<int, json> choices;  // by index: text, token_ids, logprobs, finish_reason
   json usage;
   bool whole = false;  // every choice finished, and a stream's [DONE] came once
