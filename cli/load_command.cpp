@@ -243,9 +243,9 @@ base::result<void> write_file(const char* flag, const std::string& path, const s
                     std::string(flag) + ": cannot write " + path);
 }
 
-base::result<void> write_files(const load_flags& flags,
-                               const std::vector<request_record>& records) {
-  TROUPE_TRY_VOID(write_file("--plot", flags.plot, plot_of(records)));
+base::result<void> write_files(const load_flags& flags, const std::vector<request_record>& records,
+                               bool open_loop) {
+  TROUPE_TRY_VOID(write_file("--plot", flags.plot, plot_of(records, open_loop)));
   std::string lines;
   for (const request_record& of : records) {
     if (!flags.save_requests.empty()) lines += json_of(of).dump() + "\n";
@@ -278,8 +278,8 @@ base::result<nlohmann::ordered_json> load(const load_flags& flags) {
   const auto tokens = server.some_tokens(model);
   const std::vector<request_record> records =
       load_run(flags, model, tokens, std::move(plan), *streams).run();
-  TROUPE_TRY_VOID(write_files(flags, records));
   const bool open_loop = flags.max_concurrency == 0;
+  TROUPE_TRY_VOID(write_files(flags, records, open_loop));
   nlohmann::ordered_json out = {{"url", url}, {"model", model}};
   out.update(load_report(records, limits, open_loop));
   return out;

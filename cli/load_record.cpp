@@ -247,8 +247,8 @@ nlohmann::ordered_json json_of(const request_record& record) {
   return out;
 }
 
-std::string plot_of(const std::vector<request_record>& records) {
-  samples all = sample(records, true);
+std::string plot_of(const std::vector<request_record>& records, bool open_loop) {
+  samples all = sample(records, open_loop);
   return R"(<svg xmlns="http://www.w3.org/2000/svg" width="960" height="330" )"
          R"(font-family="sans-serif" font-size="13">)"
          "\n" +

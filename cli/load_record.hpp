@@ -67,6 +67,6 @@ struct goodput_limits {
 [[nodiscard]] nlohmann::ordered_json json_of(const request_record& record);
 
 // One picture: shares of requests by time to first token and by inter-token latency.
-[[nodiscard]] std::string plot_of(const std::vector<request_record>& records);
+[[nodiscard]] std::string plot_of(const std::vector<request_record>& records, bool open_loop);
 
 }  // namespace troupe::cli

@@ -1,6 +1,5 @@
 #include "serving/answer_parser.hpp"
 
-#include <algorithm>
 #include <utility>
 
 #include "serving/reasoning_parser.hpp"

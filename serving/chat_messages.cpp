@@ -87,13 +87,8 @@ api_result<json> read_call(const json& call, const std::string& param) {
   }
   const field_reader fields(call, param + ".");
   TROUPE_TRY(id, fields.string("id"));
-  const json* const function = fields.find("function");
-  if (function == nullptr || !function->is_object()) {
-    return refuse(fields.param("function"), "expected an object", "missing_parameter");
-  }
-  const field_reader inner(*function, fields.param("function") + ".");
-  TROUPE_TRY(name, inner.string("name"));
-  if (!name) return refuse(inner.param("name"), "is missing", "missing_parameter");
+  TROUPE_TRY(inner, fields.object("function"));
+  TROUPE_TRY(name, inner.required_string("name"));
   const json* const sent = inner.find("arguments");
   json arguments = sent == nullptr ? json::object() : *sent;
   if (arguments.is_string()) {
@@ -105,7 +100,7 @@ api_result<json> read_call(const json& call, const std::string& param) {
   }
   json out = {{"type", "function"}};
   if (id) out["id"] = *id;
-  out["function"] = {{"name", *name}};
+  out["function"] = {{"name", name}};
   out["function"]["arguments"] = std::move(arguments);
   return out;
 }

@@ -206,6 +206,20 @@ api_result<std::optional<double>> field_reader::number(const char* name, number_
   return std::optional<double>(number);
 }
 
+api_result<field_reader> field_reader::object(const char* name) const {
+  const json* const value = find(name);
+  if (value == nullptr || !value->is_object()) {
+    return refuse(param(name), "expected an object", "missing_parameter");
+  }
+  return field_reader(*value, param(name) + ".");
+}
+
+api_result<std::string> field_reader::required_string(const char* name) const {
+  TROUPE_TRY(text, string(name));
+  if (!text) return refuse(param(name), "is missing", "missing_parameter");
+  return *std::move(text);
+}
+
 api_result<std::optional<std::string>> field_reader::string(const char* name) const {
   const json* const value = find(name);
   if (value == nullptr) return std::optional<std::string>();

@@ -65,6 +65,9 @@ class field_reader {
   [[nodiscard]] api_result<std::optional<double>> number(const char* name,
                                                          number_range range) const;
   [[nodiscard]] api_result<std::optional<std::string>> string(const char* name) const;
+  // The fields of an object that has to be there. Lifetime: the object's.
+  [[nodiscard]] api_result<field_reader> object(const char* name) const;
+  [[nodiscard]] api_result<std::string> required_string(const char* name) const;
 
  private:
   const json& object_;

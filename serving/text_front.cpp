@@ -148,10 +148,12 @@ api_result<std::string> text_front::read_chat_text(const json& body,
   }
   const text::civil_time now = civil(wall_clock_());
   if (tools.tools_json.empty()) return render_chat(*chat_, chat, now);
+  chat_prompt told = chat;
+  told.tools_json = tools.tools_json;
+  TROUPE_TRY(with, render_chat(*chat_, told, now));
+  if (tools.forced()) return with;
   TROUPE_TRY(without, render_chat(*chat_, chat, now));
-  chat.tools_json = tools.tools_json;
-  TROUPE_TRY(with, render_chat(*chat_, chat, now));
-  if (with == without && !tools.forced()) {
+  if (with == without) {
     return refuse("tools",
                   "this model's chat template does not write them, so it would not know "
                   "of any; use tool_choice required, or leave them out",

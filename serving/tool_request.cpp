@@ -33,16 +33,11 @@ api_result<tool> read_tool(const json& value, const std::string& param,
         "only function is supported by this server, got " + shown(json(type.value_or(""))),
         "unsupported_parameter");
   }
-  const json* const function = fields.find("function");
-  if (function == nullptr || !function->is_object()) {
-    return refuse(fields.param("function"), "expected an object", "missing_parameter");
-  }
-  const field_reader inner(*function, fields.param("function") + ".");
-  TROUPE_TRY(name, inner.string("name"));
-  if (!name) return refuse(inner.param("name"), "is missing", "missing_parameter");
-  if (name->empty() || name->size() > limits.tool_name_bytes_max) {
+  TROUPE_TRY(inner, fields.object("function"));
+  TROUPE_TRY(name, inner.required_string("name"));
+  if (name.empty() || name.size() > limits.tool_name_bytes_max) {
     return refuse(inner.param("name"), fmt::format("{} bytes long, allowed are 1 to {}",
-                                                   name->size(), limits.tool_name_bytes_max));
+                                                   name.size(), limits.tool_name_bytes_max));
   }
   TROUPE_TRY(description, inner.string("description"));
   static_cast<void>(description);  // for the template
@@ -53,7 +48,7 @@ api_result<tool> read_tool(const json& value, const std::string& param,
     return refuse(inner.param("parameters"), "expected a JSON schema, got " + shown(*parameters),
                   "invalid_type");
   }
-  return tool{*std::move(name), parameters == nullptr ? no_parameters() : *parameters};
+  return tool{std::move(name), parameters == nullptr ? no_parameters() : *parameters};
 }
 
 api_result<std::vector<tool>> read_list(const json& list, const serving_limits& limits) {
@@ -89,13 +84,9 @@ api_result<choice> read_choice(const json* value, std::string& function) {
     return refuse("tool_choice",
                   "expected auto, none, required or a function's name, got " + shown(*value));
   }
-  const json* const named = field_reader(*value, "tool_choice.").find("function");
-  if (named == nullptr || !named->is_object()) {
-    return refuse("tool_choice.function", "is missing", "missing_parameter");
-  }
-  TROUPE_TRY(name, field_reader(*named, "tool_choice.function.").string("name"));
-  if (!name) return refuse("tool_choice.function.name", "is missing", "missing_parameter");
-  function = *std::move(name);
+  TROUPE_TRY(named, field_reader(*value, "tool_choice.").object("function"));
+  TROUPE_TRY(name, named.required_string("name"));
+  function = std::move(name);
   return choice::named;
 }
 

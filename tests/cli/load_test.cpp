@@ -171,12 +171,12 @@ TEST(LoadReport, GoodputCountsThoseWithinEveryLimit) {
 }
 
 TEST(LoadReport, ThePictureStandsAlone) {
-  const std::string plot = plot_of(three_requests());
+  const std::string plot = plot_of(three_requests(), true);
   EXPECT_TRUE(plot.starts_with("<svg ")) << plot;
   EXPECT_TRUE(plot.ends_with("</svg>\n"));
   EXPECT_THAT(plot, HasSubstr("p99"));
   EXPECT_EQ(plot.find("href"), std::string::npos);
-  EXPECT_THAT(plot_of({}), HasSubstr("</svg>"));
+  EXPECT_THAT(plot_of({}, true), HasSubstr("</svg>"));
 }
 
 }  // namespace

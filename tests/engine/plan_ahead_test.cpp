@@ -53,6 +53,17 @@ class PlanAhead : public testing::Test {
     for (unsigned i = 0; i < count; ++i) logs.push_back(request(i, model_.config().vocab_size));
     return logs;
   }
+
+  // The first token of a sequence, sampled.
+  planned_rows one_row() const {
+    planned_rows rows;
+    rows.sequence = base::sequence_id{1};
+    rows.prompt_length = 1;
+    rows.token_ids = {1};
+    rows.block_tables.assign(models::kv_groups(model_.config()).size(), {0});
+    rows.sample = sample_request{};
+    return rows;
+  }
 };
 
 TEST_F(PlanAhead, GivesTheTokensOfStepsPlannedOneByOne) {
@@ -172,13 +183,8 @@ TEST_F(PlanAhead, AStepThatFailsKillsTheEngineAndKeepsTheLogs) {
 
 TEST_F(PlanAhead, RanksRefuseASlotThatTheStepBeforeDoesNotHave) {
   const auto ranks = model_.start(profile_, {.tp_size = 2});
-  planned_rows rows;
-  rows.sequence = base::sequence_id{1};
-  rows.prompt_length = 1;
-  rows.token_ids = {0};
+  planned_rows rows = one_row();
   rows.last_token_slot = 0;
-  rows.block_tables.assign(models::kv_groups(model_.config()).size(), {0});
-  rows.sample = sample_request{};
   const step_plan plan{.epoch = ranks->epoch(), .step = 0, .sequences = {rows}};
   const auto refused = ranks->run(plan);
   ASSERT_FALSE(refused.has_value());
@@ -189,12 +195,8 @@ TEST_F(PlanAhead, RanksRefuseASlotThatTheStepBeforeDoesNotHave) {
 
 TEST_F(PlanAhead, RanksRefuseChangesOfAnotherNumberOfRows) {
   const auto ranks = model_.start(profile_, {.tp_size = 2});
-  planned_rows rows;
-  rows.sequence = base::sequence_id{1};
-  rows.prompt_length = 1;
-  rows.token_ids = {1};
-  rows.block_tables.assign(models::kv_groups(model_.config()).size(), {0});
-  rows.sample = sample_request{.row = {}, .changes_follow = true};
+  planned_rows rows = one_row();
+  rows.sample->changes_follow = true;
   const step_plan plan{.epoch = ranks->epoch(), .step = 0, .sequences = {rows}};
   const auto refused = ranks->run(plan, [] { return std::vector<schemas::logit_changes>(2); });
   ASSERT_FALSE(refused.has_value());
