@@ -173,6 +173,10 @@ exit_code run_rounds(const bench_flags& flags, const opened_model& opened,
   out["numerics"] = to_string(opened.profile);
   out["device"] = opened.device ? opened.device->describe() : "cpu";
   out.update(figures(flags, opened, rounds, limits));
+  if (const engine::device_idle idle = running.ranks->idle(); idle.steps > 0) {
+    const std::chrono::duration<double, std::micro> total = idle.total;
+    out["host_us_per_replayed_step"] = nine_digits(total.count() / static_cast<double>(idle.steps));
+  }
   out["peak_pss_bytes"] = peak_pss_bytes(flags.model, running);
   out["load_s"] = nine_digits(running.load_s);
   if (flags.output == "json") {

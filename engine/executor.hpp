@@ -1,6 +1,8 @@
 // How the engine reaches its ranks: threads of this process, or processes of a gang.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <vector>
 
@@ -12,6 +14,13 @@ namespace troupe::engine {
 // What a step's rows with changes_follow are drawn by, in the plan's order. Asked once in a step,
 // before its first draw, while the forward pass may still run; it may wait for them.
 using changes_source = std::function<base::result<std::vector<schemas::logit_changes>>()>;
+
+// How long a device had nothing to do between the end of a step and the launch of the replayed one
+// that follows it: the host's time of a step.
+struct device_idle {
+  std::uint64_t steps = 0;
+  std::chrono::nanoseconds total{0};
+};
 
 class executor {
  public:
@@ -28,6 +37,8 @@ class executor {
   // A plan that was made after the step before it.
   [[nodiscard]] base::result<step_result> run(const step_plan& plan) { return run(plan, {}); }
   [[nodiscard]] virtual base::epoch_id epoch() const noexcept = 0;
+  // Of the last stage; no steps where nothing is replayed, or not in this process.
+  [[nodiscard]] virtual device_idle idle() const noexcept { return {}; }
 };
 
 }  // namespace troupe::engine

@@ -301,10 +301,13 @@ base::result<step_result> rank_worker::run_last_stage(models::step_context& cont
     return {};
   };
   if (repeats) {
+    const std::uint64_t before = recorder_->replays();
     TROUPE_TRY_VOID(
         recorder_->run({.shape = inputs.shape(), .candidates = candidates}, *queue_, first_slice));
+    count_idle(recorder_->replays() > before);
   } else {
     TROUPE_TRY_VOID(first_slice());
+    count_idle(false);
   }
   TROUPE_TRY(requests, requests_of(plan, following));
   step_result result;
@@ -325,6 +328,14 @@ base::result<step_result> rank_worker::run_last_stage(models::step_context& cont
   if (requests.rows.empty()) TROUPE_TRY_VOID(queue_->synchronize());
   if (options_.vitals != nullptr) options_.vitals->tick();
   return result;
+}
+
+void rank_worker::count_idle(bool replayed) noexcept {
+  if (replayed && drained_) {
+    ++idle_.steps;
+    idle_.total += std::chrono::steady_clock::now() - *drained_;
+  }
+  drained_.reset();
 }
 
 base::result<rank_worker::drawing> rank_worker::prepare_drawing(const step_inputs& inputs,
@@ -362,6 +373,7 @@ void rank_worker::project(models::step_context& context, const drawing& of, std:
 base::result<void> rank_worker::draw(const drawing& of, std::span<const wanted_token> wanted,
                                      std::size_t slice_rows, step_result& result) {
   TROUPE_TRY_VOID(queue_->synchronize());
+  drained_ = std::chrono::steady_clock::now();
   token_drawer drawer({.tp = *groups_.tp,
                        .epoch = epoch_,
                        .queue = *queue_,

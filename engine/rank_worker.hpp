@@ -102,6 +102,7 @@ class rank_worker {
   void abort() noexcept;
 
   [[nodiscard]] std::uint64_t weight_bytes() const noexcept { return weight_bytes_; }
+  [[nodiscard]] device_idle idle() const noexcept { return idle_; }
   // weight_reader::why_dequantised().
   [[nodiscard]] const std::string& why_dequantised() const noexcept { return why_dequantised_; }
 
@@ -131,6 +132,8 @@ class rank_worker {
   // Enqueues logits and summaries of `rows` rows from `begin`.
   void project(models::step_context& context, const drawing& of, std::size_t begin,
                std::size_t rows);
+  // The device has something to do again, by replay or step by step.
+  void count_idle(bool replayed) noexcept;
   // Waits for a slice's summaries and draws from them.
   [[nodiscard]] base::result<void> draw(const drawing& of, std::span<const wanted_token> wanted,
                                         std::size_t slice_rows, step_result& result);
@@ -149,7 +152,9 @@ class rank_worker {
   std::unique_ptr<kernels::ops> ops_;
   std::unique_ptr<models::model> model_;
   std::optional<angle_table> angles_;
-  std::optional<step_recorder> recorder_;  // where the queue can record
+  std::optional<step_recorder> recorder_;                         // where the queue can record
+  std::optional<std::chrono::steady_clock::time_point> drained_;  // nothing has been enqueued since
+  device_idle idle_;
   kv_cache cache_;
   kernels::arena arena_;
   std::uint64_t weight_bytes_ = 0;

@@ -69,9 +69,11 @@ class step_pipeline::impl {
         plans_.pop_front();
       }
       auto result = failed_ ? tl::unexpected(*failed_) : ranks_.run(*plan, following);
-      const std::scoped_lock lock(mutex_);
-      if (!result) failed_ = result.error();
-      results_.push_back(std::move(result));
+      {
+        const std::scoped_lock lock(mutex_);
+        if (!result) failed_ = result.error();
+        results_.push_back(std::move(result));
+      }
       changed_.notify_all();
     }
   }

@@ -54,8 +54,11 @@ base::result<void> step_recorder::run(const key& of, kernels::queue& on,
     found->second = nullptr;
     return work();
   }
-  if (!found->second) TROUPE_TRY_VOID(record(found->second, on, work));
-  ++replays_;
+  if (found->second) {
+    ++replays_;
+  } else {
+    TROUPE_TRY_VOID(record(found->second, on, work));
+  }
   return found->second->replay();
 }
 

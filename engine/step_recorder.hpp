@@ -37,6 +37,7 @@ class step_recorder {
   [[nodiscard]] base::result<void> run(const key& of, kernels::queue& on,
                                        const std::function<base::result<void>()>& work);
 
+  // Of what had been recorded before.
   [[nodiscard]] std::uint64_t replays() const noexcept { return replays_; }
 
  private:

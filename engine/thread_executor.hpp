@@ -44,6 +44,7 @@ class thread_executor final : public executor {
   [[nodiscard]] base::result<step_result> run(const step_plan& plan,
                                               const changes_source& following) override;
   [[nodiscard]] base::epoch_id epoch() const noexcept override { return epoch_; }
+  [[nodiscard]] device_idle idle() const noexcept override { return workers_.back()->idle(); }
   // Units: bytes of packed weights of each rank.
   [[nodiscard]] std::vector<std::uint64_t> weight_bytes() const;
 

@@ -41,7 +41,7 @@ enum class instruction_path : std::uint8_t {
 [[nodiscard]] std::vector<instruction_path> supported_paths(dtype type);
 
 // Counts up whenever any kernel's arithmetic changes its bits.
-inline constexpr int kernel_numerics_version = 1;
+inline constexpr int kernel_numerics_version = 2;
 
 struct numerics_profile {
   instruction_path path = instruction_path::avx2;

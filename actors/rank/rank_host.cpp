@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cstdlib>
+#include <thread>
 #include <utility>
 
 #include "base/clock.hpp"
@@ -12,6 +14,8 @@
 namespace troupe::actors {
 namespace {
 
+// How long the answers that a failed device ends have to leave.
+constexpr std::chrono::milliseconds last_words{100};
 constexpr std::size_t segments_kept_max = 4;  // epochs come one after the other
 
 transport::data_plane_counters sum(transport::data_plane_counters a,
@@ -301,11 +305,17 @@ void rank_host::abort() noexcept {
 }
 
 // A device that failed in a step fails in every later one, for as long as the process lives. So the
-// process ends as if it had been killed, and the supervisor starts the rank again.
+// process ends as if it had been killed, and the supervisor starts the rank again. Rank 0 has open
+// requests, which the failed step ends with an error: that still reaches the clients.
 void rank_host::end_if_device_failed(const base::error& cause) {
   if (options_.engine.device == nullptr || cause.code != base::error_code::internal) return;
+  if (device_failed_.exchange(true)) return;
   log_.error("the device failed, the rank is to be started anew: " + cause.message);
-  std::_Exit(EXIT_FAILURE);
+  if (options_.rank != 0) std::_Exit(EXIT_FAILURE);
+  std::thread([] {
+    std::this_thread::sleep_for(last_words);
+    std::_Exit(EXIT_FAILURE);
+  }).detach();
 }
 
 // The epoch is over for this rank: its plane goes, then the machine hears of it.

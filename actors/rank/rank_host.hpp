@@ -96,6 +96,7 @@ class rank_host final : public worker_host {
   rank_host_options options_;
   const base::logger& log_;
   worker_post post_;
+  std::atomic<bool> device_failed_{false};
   std::unique_ptr<engine::rank_worker> worker_;  // by the task thread, or by rank 0's driver
 
   mutable std::mutex mutex_;  // of what follows

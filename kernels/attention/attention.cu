@@ -6,6 +6,7 @@
 #include "kernels/attention/attention_join.cuh"
 #include "kernels/attention/attention_many_rows.cuh"
 #include "kernels/attention/attention_simt.cuh"
+#include "kernels/attention/attention_wgmma.cuh"
 
 namespace troupe::kernels::cuda {
 namespace {
@@ -55,30 +56,55 @@ attention_args_device device_args(const attention_launch& what) {
           .output_stride = what.output_stride};
 }
 
+// The work of many rows, by the kernel that does it.
+struct row_tiles {
+  std::vector<row_tile> by_mma;
+  std::vector<row_tile> by_wgmma;
+
+  row_tiles(const attention_launch& what, int group) {
+    const bool wgmma = !what.without_wgmma && can_attend_by_wgmma(what);
+    for (std::int64_t i = 0; i < what.sequence_count; ++i) {
+      if (what.shapes[i].rows <= 1) continue;
+      const std::int64_t packed = what.shapes[i].rows * group;
+      // A few rows would leave most of a larger tile empty.
+      const bool large = wgmma && packed > many_rows_tile;
+      std::vector<row_tile>& tiles = large ? by_wgmma : by_mma;
+      const int each = large ? wgmma_rows_tile : many_rows_tile;
+      for (std::int64_t first = 0; first < packed; first += each) {
+        tiles.push_back({static_cast<std::int32_t>(i), static_cast<std::int32_t>(first)});
+      }
+    }
+    // Later rows see more positions: the longest work first.
+    std::reverse(by_mma.begin(), by_mma.end());
+    std::reverse(by_wgmma.begin(), by_wgmma.end());
+  }
+};
+
+const row_tile* on_device(const attention_launch& what, const std::vector<row_tile>& tiles) {
+  return static_cast<const row_tile*>(
+      what.upload(what.upload_state, tiles.data(), tiles.size() * sizeof(row_tile)));
+}
+
 template <int HeadDim>
 cudaError_t many_rows(cudaStream_t stream, const attention_launch& what, int group) {
-  std::vector<row_tile> tiles;
-  for (std::int64_t i = 0; i < what.sequence_count; ++i) {
-    if (what.shapes[i].rows <= 1) continue;
-    const std::int64_t packed = what.shapes[i].rows * group;
-    for (std::int64_t first = 0; first < packed; first += many_rows_tile) {
-      tiles.push_back({static_cast<std::int32_t>(i), static_cast<std::int32_t>(first)});
-    }
+  const row_tiles tiles(what, group);
+  if (!tiles.by_wgmma.empty()) {
+    const cudaError_t code = attend_by_wgmma(stream, device_args(what),
+                                             {.tiles = on_device(what, tiles.by_wgmma),
+                                              .count = tiles.by_wgmma.size(),
+                                              .kv_heads = what.kv_heads});
+    if (code != cudaSuccess) return code;
   }
-  if (tiles.empty()) return cudaSuccess;
-  // Later rows see more positions: the longest work first.
-  std::reverse(tiles.begin(), tiles.end());
-  const auto* const table = static_cast<const row_tile*>(
-      what.upload(what.upload_state, tiles.data(), tiles.size() * sizeof(row_tile)));
+  if (tiles.by_mma.empty()) return cudaSuccess;
   constexpr std::size_t shared = many_rows_shared_bytes<HeadDim>;
   const cudaError_t allowed = allow_shared_memory(many_rows_kernel<HeadDim>, shared);
   if (allowed != cudaSuccess) return allowed;
-  return launch(
-      stream,
-      {.grid = dim3(static_cast<unsigned>(tiles.size()), static_cast<unsigned>(what.kv_heads)),
-       .block = dim3(many_rows_warps * warp_threads),
-       .shared_bytes = shared},
-      many_rows_kernel<HeadDim>, device_args(what), table);
+  return launch(stream,
+                {.grid = dim3(static_cast<unsigned>(tiles.by_mma.size()),
+                              static_cast<unsigned>(what.kv_heads)),
+                 .block = dim3(many_rows_warps * warp_threads),
+                 .shared_bytes = shared},
+                many_rows_kernel<HeadDim>, device_args(what), on_device(what, tiles.by_mma));
 }
 
 template <int HeadDim>
@@ -140,7 +166,7 @@ std::size_t attention_workspace_bytes(std::int64_t sequences, std::int64_t posit
 
 cudaError_t attention(cudaStream_t stream, const attention_launch& what) {
   if (what.sequence_count == 0 || what.heads == 0) return cudaSuccess;
-  if (what.heads > attention_heads_max) return cudaErrorInvalidValue;
+  if (what.heads > attention_heads_max || !(what.scale > 0.0F)) return cudaErrorInvalidValue;
   // By what never changes for a model, so that no query meets another arithmetic.
   if (!what.cache_is_bfloat16 || what.head_dim % 8 != 0 || what.head_dim > head_dim_max) {
     return attention_simt(stream, what);

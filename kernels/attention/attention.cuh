@@ -42,7 +42,7 @@ struct attention_launch {
   const device_sequence* sequences = nullptr;     // device, [sequence_count]
   const sequence_shape* shapes = nullptr;         // host, [sequence_count]
   std::int64_t sequence_count = 0;
-  float scale = 1.0F;
+  float scale = 1.0F;       // positive
   std::int64_t window = 0;  // 0: all
   void* output = nullptr;   // [tokens][heads][head_dim]
   bool output_is_bfloat16 = true;
@@ -54,6 +54,7 @@ struct attention_launch {
   // row.
   const void* (*upload)(void* state, const void* host, std::size_t bytes) = nullptr;
   void* upload_state = nullptr;
+  bool without_wgmma = false;  // to compare: no other bits, only slower
 };
 
 // Units: bytes for steps of at most `sequences` sequences with one row each, over `positions`.

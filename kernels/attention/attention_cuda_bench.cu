@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "kernels/attention/attention.cuh"
+#include "kernels/cuda/bench_fill.cuh"
 #include "kernels/cuda/bench_memory.cuh"
 #include "kernels/cuda/bench_timer.cuh"
 
@@ -19,8 +20,19 @@ struct uploads {
   const void* table = nullptr;
 };
 
-double attention_us(cudaStream_t stream, std::int64_t sequences, std::int64_t first,
-                    std::int64_t rows) {
+struct attention_problem {
+  std::int64_t sequences = 1;
+  std::int64_t first = 0;
+  std::int64_t rows = 1;
+};
+
+struct measured {
+  double us = 0.0;
+  std::vector<std::byte> bits;
+};
+
+measured measure(cudaStream_t stream, const attention_problem& of, bool without_wgmma) {
+  const auto [sequences, first, rows] = of;
   bench_memory memory;
   const std::int64_t positions = first + rows;
   const std::int64_t blocks_each = (positions + 15) / 16;
@@ -41,10 +53,10 @@ double attention_us(cudaStream_t stream, std::int64_t sequences, std::int64_t fi
   const std::size_t work = attention_workspace_bytes(sequences, positions, heads, head_dim);
   uploads kept{&memory};
   const attention_launch what{
-      .query = memory.take<float>(tokens * heads * head_dim, 0x3C),
+      .query = take_random<float>(memory, tokens * heads * head_dim),
       .query_stride = heads * head_dim,
-      .keys = memory.take<bfloat16>(cache_elements, 0x3C),
-      .values = memory.take<bfloat16>(cache_elements, 0x3C),
+      .keys = take_random<bfloat16>(memory, cache_elements),
+      .values = take_random<bfloat16>(memory, cache_elements),
       .blocks = blocks,
       .kv_heads = kv_heads,
       .head_dim = head_dim,
@@ -68,12 +80,17 @@ double attention_us(cudaStream_t stream, std::int64_t sequences, std::int64_t fi
             }
             return mine.table;
           },
-      .upload_state = &kept};
+      .upload_state = &kept,
+      .without_wgmma = without_wgmma};
   cudaDeviceSynchronize();
-  return median_us(stream, 9, 4, [&](int) {
+  measured made;
+  made.us = median_us(stream, 9, 4, [&](int) {
     const cudaError_t code = attention(stream, what);
     if (code != cudaSuccess) std::printf("launch failed: %s\n", cudaGetErrorString(code));
   });
+  made.bits.resize(tokens * heads * head_dim * sizeof(bfloat16));
+  cudaMemcpy(made.bits.data(), what.output, made.bits.size(), cudaMemcpyDeviceToHost);
+  return made;
 }
 
 }  // namespace
@@ -83,7 +100,7 @@ void bench_attention(cudaStream_t stream, double copy_gbytes) {
               "GB/s", "of copy");
   for (const std::int64_t sequences : {1, 16, 64}) {
     for (const std::int64_t positions : {512, 4096, 32'768}) {
-      const double us = attention_us(stream, sequences, positions - 1, 1);
+      const double us = measure(stream, {.sequences = sequences, .first = positions - 1}, false).us;
       const double gbytes =
           static_cast<double>(sequences * positions * kv_heads * head_dim) * 4 / us * 1e-3;
       std::printf("%-18s %6lld %9lld %10.1f %10.0f %7.0f%%\n", "32/8 heads of 128",
@@ -91,13 +108,19 @@ void bench_attention(cudaStream_t stream, double copy_gbytes) {
                   100 * gbytes / copy_gbytes);
     }
   }
-  std::printf("%-18s %6s %10s %10s\n", "attention, causal", "rows", "us", "TFLOP/s");
-  for (const std::int64_t rows : {512, 2048, 8192}) {
-    const double us = attention_us(stream, 1, 0, rows);
-    const double tflops = 2.0 * static_cast<double>(rows * rows) * heads * head_dim / us *
-                          1e-6;  // half of the square
-    std::printf("%-18s %6lld %10.1f %10.1f\n", "32/8 heads of 128", static_cast<long long>(rows),
-                us, tflops);
+  std::printf("%-18s %6s %7s %10s %10s\n", "attention, causal", "rows", "kernel", "us", "TFLOP/s");
+  for (const std::int64_t rows : {512, 2048, 8192, 32'768}) {
+    std::vector<std::byte> bits;
+    for (const bool without_wgmma : {true, false}) {
+      const measured got = measure(stream, {.rows = rows}, without_wgmma);
+      const double tflops = 2.0 * static_cast<double>(rows * rows) * heads * head_dim / got.us *
+                            1e-6;  // half of the square
+      const bool same = bits.empty() || bits == got.bits;
+      bits = got.bits;
+      std::printf("%-18s %6lld %7s %10.1f %10.1f%s\n", "32/8 heads of 128",
+                  static_cast<long long>(rows), without_wgmma ? "mma" : "wgmma", got.us, tflops,
+                  same ? "" : "  OTHER BITS");
+    }
   }
 }
 

@@ -86,12 +86,13 @@ __global__ void __launch_bounds__(join_threads)
     }
     __syncthreads();  // before the next chunk overwrites it
   }
+  const float inverse = __frcp_rn(weight);
   const std::int64_t to =
       sequence.first_row * args.output_stride + std::int64_t{head} * args.head_dim;
 #pragma unroll
   for (int k = 0; k < each; ++k) {
     const int dim = thread + k * join_threads;
-    if (dim < args.head_dim) store_out(args, to + dim, sums[k], weight);
+    if (dim < args.head_dim) store_out(args, to + dim, result_of(sums[k], inverse));
   }
 }
 

@@ -14,12 +14,6 @@ template <int HeadDim>
 inline constexpr std::size_t many_rows_shared_bytes =
     std::size_t{4} * attention_tile_elements<HeadDim> * sizeof(bfloat16) + sizeof(head_group);
 
-// A CTA of the many-rows kernel: `first` packed row of a sequence.
-struct row_tile {
-  std::int32_t sequence;
-  std::int32_t first;
-};
-
 template <int HeadDim>
 __device__ __forceinline__ void attend_tiles(const attention_args_device& args,
                                              const tile_source& from, const visible_range& seen,
@@ -30,8 +24,7 @@ __device__ __forceinline__ void attend_tiles(const attention_args_device& args,
   const int thread = static_cast<int>(threadIdx.x);
   const std::int64_t first = from.first / attention_tile_positions;
   const std::int64_t last = from.last / attention_tile_positions;
-  const std::int64_t warp_last =
-      __reduce_max_sync(0xFFFFFFFFU, static_cast<int>(max(seen.last[0], seen.last[1])));
+  const std::int64_t warp_last = __reduce_max_sync(0xFFFFFFFFU, max(seen.last[0], seen.last[1]));
   fetch_tile<HeadDim, threads>(args, from, first, thread, shared, shared + elements);
   __pipeline_commit();
   for (std::int64_t tile = first; tile <= last; ++tile) {

@@ -100,8 +100,8 @@ struct warp_dims {
 template <int HeadDim>
 __device__ __forceinline__ void score_tile(const std::uint32_t (&query)[HeadDim / 16][4],
                                            const bfloat16* keys, std::int64_t tile_position,
-                                           const visible_range& seen, float scale_log2,
-                                           float4* shared, float (&scores)[attention_columns][4]) {
+                                           const visible_range& seen, float4* shared,
+                                           float (&scores)[attention_columns][4]) {
   constexpr int columns_each = attention_columns / one_row_warps;
   const int warp = static_cast<int>(threadIdx.x) / warp_threads;
   const int lane = static_cast<int>(threadIdx.x) % warp_threads;
@@ -109,7 +109,7 @@ __device__ __forceinline__ void score_tile(const std::uint32_t (&query)[HeadDim 
   for (int i = 0; i < columns_each; ++i) {
     const int column = warp * columns_each + i;
     float d[4];
-    score_columns<HeadDim>(d, query, keys, column * 8, tile_position, seen, scale_log2);
+    score_columns<HeadDim>(d, query, keys, column * 8, tile_position, seen);
     shared[column * warp_threads + lane] = make_float4(d[0], d[1], d[2], d[3]);
   }
   __syncthreads();
@@ -169,12 +169,11 @@ __global__ void __launch_bounds__(one_row_threads)
   __pipeline_wait_prior(0);
   __syncthreads();
   float scores[attention_columns][4];
-  score_tile<HeadDim>(query, keys, tile * attention_tile_positions, seen, args.scale_log2,
-                      shared_scores, scores);
+  score_tile<HeadDim>(query, keys, tile * attention_tile_positions, seen, shared_scores, scores);
   float maximum[2];
   float weight[2];
-  weigh(scores, 0, maximum[0], weight[0]);
-  weigh(scores, 1, maximum[1], weight[1]);
+  weigh(scores, 0, args.scale_log2, maximum[0], weight[0]);
+  weigh(scores, 1, args.scale_log2, maximum[1], weight[1]);
   warp_dims<HeadDim> dims;
   dims.add(scores, values);
 #pragma unroll

@@ -64,44 +64,61 @@ struct attention_sums {
 
 // What the two rows of a lane may see: positions [first, last].
 struct visible_range {
-  std::int64_t first[2];
-  std::int64_t last[2];
+  std::int32_t first[2];
+  std::int32_t last[2];
 };
 
-// exp2 of a half's scores relative to their maximum, in place, and their sum over the row.
+// To 2 units in the last place; what is smaller than a normal number is zero.
+__device__ __forceinline__ float power_of_two(float exponent) {
+  float result = 0.0F;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(exponent));
+  return result;
+}
+
+// exp2 of a half's scores, scaled and relative to their maximum, in place, and their sum over the
+// row. `scale_log2` is positive.
 template <int Columns>
-__device__ __forceinline__ void weigh(float (&scores)[Columns][4], int half, float& maximum,
-                                      float& weight) {
+__device__ __forceinline__ void weigh(float (&scores)[Columns][4], int half, float scale_log2,
+                                      float& maximum, float& weight) {
   float largest = -INFINITY;
 #pragma unroll
   for (int j = 0; j < Columns; ++j) {
     largest = fmaxf(largest, fmaxf(scores[j][half * 2], scores[j][half * 2 + 1]));
   }
-  largest = quad_max(largest);
+  maximum = __fmul_rn(quad_max(largest), scale_log2);
   // Nothing is seen: any finite reference gives weights of zero.
-  const float reference = largest == -INFINITY ? 0.0F : largest;
+  const float reference = maximum == -INFINITY ? 0.0F : maximum;
   float sum = 0.0F;
 #pragma unroll
   for (int j = 0; j < Columns; ++j) {
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       float& score = scores[j][half * 2 + k];
-      score = exp2f(__fsub_rn(score, reference));
+      score = power_of_two(__fmaf_rn(score, scale_log2, -reference));
       sum = __fadd_rn(sum, score);
     }
   }
-  maximum = largest;
   weight = quad_sum(sum);
 }
 
-// Scores of 8 positions from `column` on of a tile: of exp2, so scaled by log2 e too; what is not
-// seen is minus infinity. Shape: query A fragments of HeadDim / 16 steps; keys [64][pitch].
+// What a row does not see of 8 positions from `position` on becomes minus infinity.
+__device__ __forceinline__ void hide_unseen(float (&d)[4], std::int32_t position,
+                                            const visible_range& seen) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const auto at = position + static_cast<std::int32_t>(threadIdx.x % 4 * 2) + i % 2;
+    if (at < seen.first[i / 2] || at > seen.last[i / 2]) d[i] = -INFINITY;
+  }
+}
+
+// Scores of 8 positions from `column` on of a tile, not scaled; what is not seen is minus infinity.
+// Shape: query A fragments of HeadDim / 16 steps; keys [64][pitch].
 template <int HeadDim>
 __device__ __forceinline__ void score_columns(float (&d)[4],
                                               const std::uint32_t (&query)[HeadDim / 16][4],
                                               const bfloat16* keys, int column,
-                                              std::int64_t tile_position, const visible_range& seen,
-                                              float scale_log2) {
+                                              std::int64_t tile_position,
+                                              const visible_range& seen) {
   const int lane = static_cast<int>(threadIdx.x) % warp_threads;
   d[0] = d[1] = d[2] = d[3] = 0.0F;
   // Lane l names the row of matrix l/8 that it addresses: 8 positions, 8 dimensions each.
@@ -113,12 +130,7 @@ __device__ __forceinline__ void score_columns(float (&d)[4],
     mma_step(d, query[step], b[0], b[1]);
     mma_step(d, query[step + 1], b[2], b[3]);
   }
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const std::int64_t position = tile_position + column + lane % 4 * 2 + i % 2;
-    const bool visible = position >= seen.first[i / 2] && position <= seen.last[i / 2];
-    d[i] = visible ? __fmul_rn(d[i], scale_log2) : -INFINITY;
-  }
+  hide_unseen(d, static_cast<std::int32_t>(tile_position) + column, seen);
 }
 
 inline constexpr int attention_columns = attention_tile_positions / 8;
@@ -158,10 +170,10 @@ __device__ __forceinline__ void attend_tile(attention_sums<HeadDim>& sums,
   float scores[attention_columns][4];
 #pragma unroll
   for (int j = 0; j < attention_columns; ++j) {
-    score_columns<HeadDim>(scores[j], query, keys, j * 8, tile_position, seen, scale_log2);
+    score_columns<HeadDim>(scores[j], query, keys, j * 8, tile_position, seen);
   }
-  weigh(scores, 0, sums.maximum[0], sums.weight[0]);
-  weigh(scores, 1, sums.maximum[1], sums.weight[1]);
+  weigh(scores, 0, scale_log2, sums.maximum[0], sums.weight[0]);
+  weigh(scores, 1, scale_log2, sums.maximum[1], sums.weight[1]);
 #pragma unroll
   for (int i = 0; i < HeadDim / 8; ++i) {
 #pragma unroll
@@ -187,31 +199,42 @@ struct attention_merge {
 __device__ __forceinline__ attention_merge merge_of(float earlier, float later) {
   attention_merge merge{fmaxf(earlier, later), 1.0F, 0.0F};
   if (later == -INFINITY) return merge;  // nothing was seen there
-  merge.left = exp2f(__fsub_rn(earlier, merge.maximum));
-  merge.right = exp2f(__fsub_rn(later, merge.maximum));
+  merge.left = power_of_two(__fsub_rn(earlier, merge.maximum));
+  merge.right = power_of_two(__fsub_rn(later, merge.maximum));
   return merge;
 }
+// The sign of a zero may depend on what was joined; result_of() takes it away.
 __device__ __forceinline__ float merged(const attention_merge& merge, float earlier, float later) {
-  // + 0: a zero loses its sign, so that joining a tile to nothing changes no bit.
-  return __fmaf_rn(__fadd_rn(later, 0.0F), merge.right, __fmul_rn(earlier, merge.left));
+  return __fmaf_rn(later, merge.right, __fmul_rn(earlier, merge.left));
 }
 
 // The next tile joins those before it.
 template <int HeadDim>
 __device__ __forceinline__ void join_tile(attention_sums<HeadDim>& total,
                                           const attention_sums<HeadDim>& tile) {
+  attention_merge by[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const attention_merge merge = merge_of(total.maximum[half], tile.maximum[half]);
-    total.maximum[half] = merge.maximum;
-    total.weight[half] = merged(merge, total.weight[half], tile.weight[half]);
+    by[half] = merge_of(total.maximum[half], tile.maximum[half]);
+    total.maximum[half] = by[half].maximum;
+    total.weight[half] = merged(by[half], total.weight[half], tile.weight[half]);
+  }
+  // Mostly the maximum stays, and what was summed so far as it is.
+  if (__all_sync(0xFFFFFFFFU, by[0].left == 1.0F && by[1].left == 1.0F) != 0) {
 #pragma unroll
     for (int i = 0; i < HeadDim / 8; ++i) {
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        float& sum = total.out[i][half * 2 + k];
-        sum = merged(merge, sum, tile.out[i][half * 2 + k]);
+      for (int k = 0; k < 4; ++k) {
+        total.out[i][k] = __fmaf_rn(tile.out[i][k], by[k / 2].right, total.out[i][k]);
       }
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < HeadDim / 8; ++i) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      total.out[i][k] = merged(by[k / 2], total.out[i][k], tile.out[i][k]);
     }
   }
 }

@@ -28,6 +28,12 @@ struct attention_args_device {
   std::int64_t output_stride;
 };
 
+// A CTA of a kernel for many rows: `first` packed row of a sequence.
+struct row_tile {
+  std::int32_t sequence;
+  std::int32_t first;
+};
+
 // The query heads that read one cache head, in ascending order.
 struct head_group {
   std::int16_t heads[attention_heads_max];
@@ -76,8 +82,9 @@ __device__ __forceinline__ visible_range range_of(const attention_args_device& a
   visible_range seen;
   for (int half = 0; half < 2; ++half) {
     const std::int64_t position = sequence.first_position + rows.token[half];
-    seen.last[half] = rows.valid[half] ? position : -1;  // sees nothing
-    seen.first[half] = args.window > 0 ? max(std::int64_t{0}, position - args.window + 1) : 0;
+    const std::int64_t first = args.window > 0 ? position - args.window + 1 : 0;
+    seen.last[half] = rows.valid[half] ? static_cast<std::int32_t>(position) : -1;  // nothing
+    seen.first[half] = static_cast<std::int32_t>(max(std::int64_t{0}, first));
   }
   return seen;
 }
@@ -157,9 +164,12 @@ __device__ __forceinline__ void fetch_tile(const attention_args_device& args,
   }
 }
 
+// A result is its sum times the inverse of the row's weight. No zero has a sign.
+__device__ __forceinline__ float result_of(float sum, float inverse) {
+  return __fadd_rn(__fmul_rn(sum, inverse), 0.0F);
+}
 __device__ __forceinline__ void store_out(const attention_args_device& args, std::int64_t at,
-                                          float sum, float weight) {
-  const float value = __fdiv_rn(sum, weight);
+                                          float value) {
   if (args.output_is_bfloat16) {
     static_cast<bfloat16*>(args.output)[at] = __float2bfloat16_rn(value);
   } else {
@@ -177,13 +187,20 @@ __device__ __forceinline__ void store_rows(const attention_args_device& args,
     if (!rows.valid[half]) continue;
     const std::int64_t to = (sequence.first_row + rows.token[half]) * args.output_stride +
                             std::int64_t{rows.head[half]} * args.head_dim;
+    const float inverse = __frcp_rn(total.weight[half]);
+    const bool pairs = args.output_is_bfloat16 && to % 2 == 0;  // 4 bytes a store
 #pragma unroll
     for (int i = 0; i < HeadDim / 8; ++i) {
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const int dim = i * 8 + lane % 4 * 2 + k;
-        if (dim >= args.head_dim) continue;
-        store_out(args, to + dim, total.out[i][half * 2 + k], total.weight[half]);
+      const int dim = i * 8 + lane % 4 * 2;
+      if (dim >= args.head_dim) break;  // which is a multiple of 8
+      const float low = result_of(total.out[i][half * 2], inverse);
+      const float high = result_of(total.out[i][half * 2 + 1], inverse);
+      if (pairs) {
+        auto* const bytes = static_cast<bfloat16*>(args.output) + to + dim;
+        *reinterpret_cast<std::uint32_t*>(bytes) = pack_pair(low, high);
+      } else {
+        store_out(args, to + dim, low);
+        store_out(args, to + dim + 1, high);
       }
     }
   }

@@ -76,6 +76,16 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
   }
 }
 
+// What this thread wrote to shared memory becomes visible to the tensor cores, after a barrier.
+__device__ __forceinline__ void publish_to_async() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+__device__ __forceinline__ void store_shared(std::uint32_t address, const uint4& value) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.x),
+               "r"(value.y), "r"(value.z), "r"(value.w)
+               : "memory");
+}
+
 __device__ __forceinline__ int cluster_rank() {
   int rank = 0;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -87,6 +97,12 @@ __device__ __forceinline__ void cluster_sync() {
 template <int Threads>
 __device__ __forceinline__ void named_sync(int id) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(Threads) : "memory");
+}
+
+// Counts this warp among the Threads of a named barrier without waiting for them.
+template <int Threads>
+__device__ __forceinline__ void named_arrive(int id) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(Threads) : "memory");
 }
 
 __device__ __forceinline__ std::uint64_t policy_evict_first() {
@@ -118,6 +134,14 @@ __device__ __forceinline__ void copy_2d(const copy_target& target, const CUtenso
       "l"(&map), "r"(target.barrier), "r"(x), "r"(y), "l"(target.policy)
       : "memory");
 }
+// Of the outer dimension, and the inner, all.
+__device__ __forceinline__ void copy_3d(const copy_target& target, const CUtensorMap& map, int y) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %4, %3}], [%2], %5;" ::"r"(target.to),
+      "l"(&map), "r"(target.barrier), "r"(0), "r"(y), "l"(target.policy)
+      : "memory");
+}
 __device__ __forceinline__ void copy_4d(const copy_target& target, const CUtensorMap& map, int x,
                                         int w) {
   asm volatile(
@@ -146,6 +170,13 @@ __device__ __forceinline__ std::uint64_t descriptor(std::uint32_t address) {
                                   (std::uint64_t{1} << 16);
   return fixed | ((address & 0x3FFFFU) >> 4);
 }
+// The same of b's inputs in rows of 64 of the batch: eighths of 8 inputs by 128 bytes lie 1024
+// bytes apart, the next 64 rows of the batch `part_bytes` further.
+__device__ __forceinline__ std::uint64_t descriptor_across(std::uint32_t address, int part_bytes) {
+  constexpr std::uint64_t fixed =
+      (std::uint64_t{1} << 62) | (std::uint64_t{swizzle_atom_bytes / 16} << 32);
+  return fixed | (static_cast<std::uint64_t>(part_bytes / 16) << 16) | ((address & 0x3FFFFU) >> 4);
+}
 __device__ __forceinline__ void wgmma_fence() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
@@ -160,6 +191,9 @@ __device__ __forceinline__ void wgmma_wait() {
 // The compiler does not know that registers belong to the tensor cores until the wait: what is read
 // or written after it goes through here, so that nothing moves before it.
 __device__ __forceinline__ void pin(float& value) { asm volatile("" : "+f"(value)::"memory"); }
+__device__ __forceinline__ void pin(std::uint32_t& value) {
+  asm volatile("" : "+r"(value)::"memory");
+}
 // Waits for all and takes the sums back.
 template <int Count>
 __device__ __forceinline__ void wgmma_finish(float (&d)[Count]) {

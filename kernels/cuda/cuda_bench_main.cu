@@ -1,12 +1,15 @@
 // Benchmarks of the CUDA kernels, against the device's own copy.
-//   kernels_cuda_bench [matmul] [attention] [layer]      (default: all)
+//   kernels_cuda_bench [matmul] [attention] [layer] [ROWS]      (default: all)
+// ROWS: products with so many rows only.
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "kernels/cuda/bench_timer.cuh"
 
 namespace troupe::kernels::cuda {
-void bench_matmul(cudaStream_t stream, double copy_gbytes);
+void bench_matmul(cudaStream_t stream, double copy_gbytes, std::int64_t only_rows);
 void bench_attention(cudaStream_t stream, double copy_gbytes);
 void bench_layer(cudaStream_t stream, double copy_gbytes);
 }  // namespace troupe::kernels::cuda
@@ -28,7 +31,8 @@ int main(int count, char** arguments) {
   cudaStreamCreate(&stream);
   const double copy = copy_gbytes_per_s(stream);
   std::printf("%s: copy %.0f GB/s (read plus written)\n", properties.name, copy);
-  if (wanted("matmul")) bench_matmul(stream, copy);
+  const std::int64_t rows = count > 1 ? std::atoll(arguments[count - 1]) : 0;
+  if (wanted("matmul")) bench_matmul(stream, copy, rows);
   if (wanted("attention")) bench_attention(stream, copy);
   if (wanted("layer")) bench_layer(stream, copy);
   const cudaError_t code = cudaDeviceSynchronize();

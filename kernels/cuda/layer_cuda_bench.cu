@@ -1,5 +1,5 @@
-// One decode step's layers as a graph, and what each kernel adds to it: the whole, then without one
-// kernel at a time.
+// One step's layers as a graph, and what each kernel adds to it: the whole, then without one kernel
+// at a time. Decode steps, and a prompt.
 #include <cstdio>
 #include <functional>
 #include <vector>
@@ -28,7 +28,8 @@ constexpr model_shape models[] = {{"0.6B", 1024, 3072, 16, 8, false},
                                   {"32B float8", 5120, 25600, 64, 8, true}};
 constexpr int head_dim = 128;
 constexpr int layers = 12;  // in turn, so that no cache keeps their weights
-constexpr std::int64_t position = 511;
+constexpr std::int64_t decode_position = 511;
+constexpr std::int64_t prompt_rows = 8192;
 
 enum class part : int { qkv, heads, attention, o, norm, gate_up, down, none };
 constexpr const char* part_names[] = {
@@ -44,16 +45,23 @@ class layer_bench {
                           product(2 * shape.inner, shape.hidden, 1),
                           product(shape.hidden, shape.inner, 8)});
     }
-    const std::int64_t blocks_each = position / cache_block_positions + 1;
+    const bool prompt = rows == prompt_rows;
+    const std::int64_t each = prompt ? rows : 1;  // rows of a sequence
+    const std::int64_t first = prompt ? 0 : decode_position;
+    const std::int64_t positions = first + each;
+    const std::int64_t blocks_each = (positions - 1) / cache_block_positions + 1;
+    const std::int64_t count_of = rows / each;
     std::vector<std::int32_t> table;
     std::vector<std::int64_t> slots;
     std::vector<device_sequence> sequences;
-    for (std::int64_t i = 0; i < blocks_each * rows; ++i) table.push_back(static_cast<int>(i));
+    for (std::int64_t i = 0; i < blocks_each * count_of; ++i) table.push_back(static_cast<int>(i));
     tables_ = memory_.copy(table);
-    for (std::int64_t i = 0; i < rows; ++i) {
-      slots.push_back(i * blocks_each * cache_block_positions + position);
-      sequences.push_back({i, 1, position, tables_ + i * blocks_each, blocks_each});
-      shapes_.push_back({1, position + 1});
+    for (std::int64_t i = 0; i < count_of; ++i) {
+      for (std::int64_t row = 0; row < each; ++row) {
+        slots.push_back(i * blocks_each * cache_block_positions + first + row);
+      }
+      sequences.push_back({i * each, each, first, tables_ + i * blocks_each, blocks_each});
+      shapes_.push_back({each, positions});
     }
     slots_ = memory_.copy(slots);
     sequences_ = memory_.copy(sequences);
@@ -61,7 +69,7 @@ class layer_bench {
       kv_head_of_.push_back(head * shape.kv_heads / shape.heads);
     }
     device_kv_head_of_ = memory_.copy(kv_head_of_);
-    blocks_ = blocks_each * rows;
+    blocks_ = blocks_each * count_of;
     const auto cache =
         static_cast<std::size_t>(blocks_ * cache_block_positions * shape.kv_heads) * head_dim;
     keys_ = memory_.take<bfloat16>(cache, 0x3C);
@@ -74,7 +82,7 @@ class layer_bench {
     gated_ = memory_.take<bfloat16>(count * static_cast<std::size_t>(shape.inner), 0x3C);
     ones_ = memory_.take<float>(static_cast<std::size_t>(shape.hidden), 0x3C);
     angles_ = memory_.take<float>(count * head_dim / 2, 0x3C);
-    work_bytes_ = attention_workspace_bytes(rows, position + 1, shape.heads, head_dim);
+    work_bytes_ = attention_workspace_bytes(count_of, positions, shape.heads, head_dim);
     work_ = memory_.take<std::byte>(work_bytes_, 0);
     product_work_ = memory_.take<std::byte>(product_work_bytes, 0);
   }
@@ -88,8 +96,9 @@ class layer_bench {
     cudaGraphExec_t executable = nullptr;
     cudaStreamEndCapture(stream_, &graph);
     cudaGraphInstantiate(&executable, graph, 0);
-    const double us =
-        median_us(stream_, 7, 4, [&](int) { note(cudaGraphLaunch(executable, stream_)); });
+    const bool prompt = rows_ == prompt_rows;
+    const double us = median_us(stream_, prompt ? 3 : 7, prompt ? 1 : 4,
+                                [&](int) { note(cudaGraphLaunch(executable, stream_)); });
     cudaGraphExecDestroy(executable);
     cudaGraphDestroy(graph);
     return us / layers;
@@ -185,6 +194,15 @@ class layer_bench {
                                                      .head_dim = head_dim},
                                            .slots = slots_}}));
   }
+  // Every launch needs the same table.
+  static const void* keep_table(void* state, const void* host, std::size_t bytes) {
+    auto& mine = *static_cast<layer_bench*>(state);
+    if (mine.attention_table_ == nullptr) {
+      const auto* const begin = static_cast<const std::byte*>(host);
+      mine.attention_table_ = mine.memory_.copy(std::vector<std::byte>(begin, begin + bytes));
+    }
+    return mine.attention_table_;
+  }
   void attend() {
     note(attention(stream_, {.query = columns_,
                              .query_stride = qkv_columns(),
@@ -198,12 +216,14 @@ class layer_bench {
                              .host_kv_head_of = kv_head_of_.data(),
                              .sequences = sequences_,
                              .shapes = shapes_.data(),
-                             .sequence_count = rows_,
+                             .sequence_count = static_cast<std::int64_t>(shapes_.size()),
                              .scale = 0.088F,
                              .output = mixed_,
                              .output_stride = std::int64_t{shape_.heads} * head_dim,
                              .workspace = work_,
-                             .workspace_bytes = work_bytes_}));
+                             .workspace_bytes = work_bytes_,
+                             .upload = keep_table,
+                             .upload_state = this}));
   }
   void enqueue(part left_out) {
     for (const layer_weights& layer : weights_) {
@@ -239,6 +259,7 @@ class layer_bench {
   bfloat16* gated_ = nullptr;
   float* ones_ = nullptr;
   float* angles_ = nullptr;
+  const void* attention_table_ = nullptr;
   std::byte* work_ = nullptr;
   std::byte* product_work_ = nullptr;
   std::size_t work_bytes_ = 0;
@@ -247,13 +268,23 @@ class layer_bench {
 }  // namespace
 
 void bench_layer(cudaStream_t stream, double copy_gbytes) {
-  for (const std::int64_t rows : {1, 64}) {
+  for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{64}, prompt_rows}) {
     for (const model_shape& model : models) {
+      if (rows == prompt_rows && (model.float8 || model.hidden < 4096)) continue;
       layer_bench bench(stream, model, rows);
       const double whole = bench.us_without(part::none);
-      std::printf("layer %s, %lld rows at %lld: %.1f us, %.0f%% of copy for its weights\n",
-                  model.name, static_cast<long long>(rows), static_cast<long long>(position), whole,
-                  bench.weight_bytes() / whole * 1e-3 / copy_gbytes * 100);
+      const double bytes = bench.weight_bytes();
+      const double elements = bytes / (model.float8 ? 1 : 2);
+      if (rows == prompt_rows) {
+        std::printf("layer %s, a prompt of %lld: %.1f us, products at %.0f TFLOP/s of the whole\n",
+                    model.name, static_cast<long long>(rows), whole,
+                    2.0 * elements * static_cast<double>(rows) / whole * 1e-6);
+      } else {
+        std::printf("layer %s, %lld rows at %lld: %.1f us, %.0f%% of copy for its weights\n",
+                    model.name, static_cast<long long>(rows),
+                    static_cast<long long>(decode_position), whole,
+                    bytes / whole * 1e-3 / copy_gbytes * 100);
+      }
       for (int i = 0; i < static_cast<int>(part::none); ++i) {
         std::printf("  %-14s %6.1f us\n", part_names[i],
                     whole - bench.us_without(static_cast<part>(i)));

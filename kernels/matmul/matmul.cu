@@ -31,18 +31,14 @@ matmul_kernel choice_for(const matmul_launch& what) {
     return matmul_takes_few_rows(weights, what.rows) ? matmul_kernel::few_rows
                                                      : matmul_kernel::tiled;
   }
-  // Reading float8 weights three times takes less than widening them once.
-  const bool float8 = weights.type == weight_type::float8_e4m3;
-  const int few_rows_max = float8 ? 3 * wgmma_few_rows_max : wgmma_few_rows_max;
-  return what.rows <= few_rows_max && weights.outputs <= wgmma_outputs_max
+  return what.rows <= wgmma_few_rows_max && weights.outputs <= wgmma_outputs_max
              ? matmul_kernel::wgmma_few_rows
              : matmul_kernel::wgmma_many_rows;
 }
 
 // Whether the kernel wants float8 weights as bfloat16.
 bool widens(const matmul_launch& what, matmul_kernel choice) {
-  return what.weights->type == weight_type::float8_e4m3 &&
-         (choice == matmul_kernel::tiled || choice == matmul_kernel::wgmma_many_rows);
+  return what.weights->type == weight_type::float8_e4m3 && choice == matmul_kernel::tiled;
 }
 
 // Float8 weights are widened and multiplied so many outputs at a time.
@@ -72,10 +68,10 @@ struct workspace_parts {
       widened = aligned(static_cast<std::size_t>(elements) * sizeof(bfloat16));
     }
     if (choice == matmul_kernel::tiled) scratch = matmul_tiled_stack_bytes();
+    if (choice == matmul_kernel::wgmma_many_rows) scratch = wgmma_stack_bytes(weights);
     if (choice == matmul_kernel::wgmma_few_rows) {
       scratch = wgmma_partial_bytes(weights, what.rows);
     }
-    if (choice == matmul_kernel::wgmma_many_rows) scratch = wgmma_stack_bytes(weights);
   }
   std::size_t bytes() const { return wgmma_counter_bytes + widened + scratch; }
 };

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "kernels/cuda/bench_fill.cuh"
 #include "kernels/cuda/bench_memory.cuh"
 #include "kernels/cuda/bench_timer.cuh"
 #include "kernels/matmul/matmul_mma.cuh"
@@ -23,6 +24,7 @@ constexpr layer_shape shapes[] = {
     {"0.6B gate_up", 1024, 6144, 1, true},  {"0.6B down", 3072, 1024, 8, false},
     {"8B qkv", 4096, 6144, 1, false},       {"8B o", 4096, 4096, 8, false},
     {"8B gate_up", 4096, 24576, 1, true},   {"8B down", 12288, 4096, 8, false},
+    {"8B o, 1 run", 4096, 4096, 1, false},  {"8B down, 1", 12288, 4096, 1, false},
     {"8B lm_head", 4096, 151936, 1, false}, {"32B qkv", 5120, 10240, 1, false},
     {"32B gate_up", 5120, 51200, 1, true},
 };
@@ -46,14 +48,6 @@ struct measured {
   double us = 0.0;
   std::vector<std::byte> bits;  // of the first rows
 };
-
-__global__ void fill_kernel(bfloat16* to, std::int64_t count) {
-  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count;
-       i += std::int64_t{gridDim.x} * blockDim.x) {
-    const auto mixed = static_cast<std::uint32_t>(i) * 2654435761U;
-    to[i] = __float2bfloat16_rn(static_cast<float>(mixed >> 8) * 0x1p-24F - 0.5F);
-  }
-}
 
 __global__ void fill_codes_kernel(std::uint8_t* to, std::int64_t count) {
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count;
@@ -106,9 +100,7 @@ class product_case {
                        .output = output_,
                        .output_stride = shape_.outputs,
                        .workspace = {}};
-    const bool widened = of_.type == weight_type::float8_e4m3 &&
-                         kernel != matmul_kernel::few_rows &&
-                         kernel != matmul_kernel::wgmma_few_rows;
+    const bool widened = of_.type == weight_type::float8_e4m3 && kernel == matmul_kernel::tiled;
     const bool gated = shape_.gated && !widened;
     if (gated) {
       what.fused = gate::silu;
@@ -134,12 +126,10 @@ class product_case {
 
  private:
   void* filled(std::int64_t elements, weight_type type) {
-    auto* const made = memory_.take<bfloat16>(static_cast<std::size_t>(elements), 0);
-    if (type == weight_type::bfloat16) {
-      fill_kernel<<<1024, 256>>>(made, elements);
-    } else {
-      fill_codes_kernel<<<1024, 256>>>(reinterpret_cast<std::uint8_t*>(made), elements);
-    }
+    const auto count = static_cast<std::size_t>(elements);
+    if (type == weight_type::bfloat16) return take_random<bfloat16>(memory_, count);
+    auto* const made = memory_.take<std::uint8_t>(count, 0);
+    fill_codes_kernel<<<1024, 256>>>(made, elements);
     return made;
   }
 
@@ -179,13 +169,15 @@ void compare(cudaStream_t stream, double copy_gbytes, weight_type type, std::int
 
 }  // namespace
 
-void bench_matmul(cudaStream_t stream, double copy_gbytes) {
+void bench_matmul(cudaStream_t stream, double copy_gbytes, std::int64_t only_rows) {
   std::printf("%-12s %-9s %6s %-11s %10s %8s %8s %10s\n", "product", "weights", "rows", "kernel",
               "us", "GB/s", "of copy", "TFLOP/s");
   for (const std::int64_t rows : {1, 8, 32, 64, 128, 512, 8192}) {
+    if (only_rows > 0 && rows != only_rows) continue;
     compare(stream, copy_gbytes, weight_type::bfloat16, rows);
   }
-  for (const std::int64_t rows : {1, 8, 16, 64, 128, 384, 8192}) {
+  for (const std::int64_t rows : {1, 8, 16, 64, 128, 384, 512, 8192}) {
+    if (only_rows > 0 && rows != only_rows) continue;
     compare(stream, copy_gbytes, weight_type::float8_e4m3, rows);
   }
 }

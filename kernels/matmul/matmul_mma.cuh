@@ -77,15 +77,18 @@ struct tile_rows {
   }
 };
 
-__device__ __forceinline__ void store_gated(const matmul_kernel_args& args, std::int64_t row,
-                                            std::int64_t output, float gate_value, float up_value) {
-  const float value = gated_value(args.fused, gate_value, up_value);
+__device__ __forceinline__ void store_activated(const matmul_kernel_args& args, std::int64_t row,
+                                                std::int64_t output, float value) {
   const std::int64_t at = row * args.gated_stride + output;
   if (args.gated_is_bfloat16) {
     static_cast<bfloat16*>(args.gated)[at] = __float2bfloat16_rn(value);
   } else {
     static_cast<float*>(args.gated)[at] = value;
   }
+}
+__device__ __forceinline__ void store_gated(const matmul_kernel_args& args, std::int64_t row,
+                                            std::int64_t output, float gate_value, float up_value) {
+  store_activated(args, row, output, gated_value(args.fused, gate_value, up_value));
 }
 
 // Few rows of the batch, each weight read once, straight into registers.

@@ -1,8 +1,9 @@
 // Products on Hopper's warpgroup tensor cores (sm_90a): 64 outputs are the M of wgmma, rows of the
-// batch its N, both operands fetched by the copy engine into swizzled shared memory. bfloat16
-// weights; the bits of the other kernels (matmul.cuh).
+// batch its N, both operands fetched by the copy engine into swizzled shared memory. The bits of
+// the other kernels (matmul.cuh).
 #pragma once
 
+#include "kernels/cuda/tensor_map.cuh"
 #include "kernels/matmul/matmul_mma.cuh"
 
 namespace troupe::kernels::cuda {
@@ -13,8 +14,6 @@ inline constexpr std::int64_t wgmma_outputs_max = 1 << 20;  // of the kernel for
 // Of matmul_kernel_args::done: one for 32 outputs or more.
 inline constexpr std::size_t wgmma_counter_bytes = wgmma_outputs_max / 32 * sizeof(unsigned);
 
-// Whether this device and this build have wgmma.
-[[nodiscard]] bool has_wgmma();
 // Whether a fused gate can be asked for, given that the operands fit tensor cores.
 [[nodiscard]] bool wgmma_can_fuse_gate(const matmul_weights& weights);
 // Units: bytes of matmul_kernel_args::partials.

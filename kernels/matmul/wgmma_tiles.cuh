@@ -3,6 +3,7 @@
 
 #include <cuda.h>
 
+#include "kernels/cuda/wgmma.cuh"
 #include "kernels/matmul/matmul_wgmma.cuh"
 
 namespace troupe::kernels::cuda {
@@ -25,12 +26,6 @@ __host__ __device__ __forceinline__ int k_tiles_of(const matmul_weights& weights
          matmul_k_tile;
 }
 
-// The warp's number within its warpgroup.
-__device__ __forceinline__ int group_warp() {
-  return static_cast<int>(threadIdx.x) / warp_threads % 4;
-}
-__device__ __forceinline__ int lane_id() { return static_cast<int>(threadIdx.x) % warp_threads; }
-
 // Every 16 rows of the tile are 8 gates and their 8 ups: a thread holds both of an output.
 template <int Count>
 __device__ __forceinline__ void store_gated_tile(const matmul_kernel_args& args,
@@ -39,12 +34,15 @@ __device__ __forceinline__ void store_gated_tile(const matmul_kernel_args& args,
   const int output = first_output / 2 + group_warp() * 8 + lane_id() / 4;
   if (output >= args.weights.outputs / 2) return;
   const int token = first_token + lane_id() % 4 * 2;
+  with_gate(args.fused, [&]<gate Kind>(std::integral_constant<gate, Kind>) {
 #pragma unroll
-  for (int i = 0; i < Count / 2; ++i) {
-    const int skipped = i / 2 * 8 + i % 2;
-    const int at = i / 2 * 4 + i % 2;
-    if (skipped < args.rows - token) store_gated(args, token + skipped, output, d[at], d[at + 2]);
-  }
+    for (int i = 0; i < Count / 2; ++i) {
+      const int skipped = i / 2 * 8 + i % 2;
+      const int at = i / 2 * 4 + i % 2;
+      if (skipped >= args.rows - token) continue;
+      store_activated(args, token + skipped, output, gated_value<Kind>(d[at], d[at + 2]));
+    }
+  });
 }
 
 // Eight lanes have eight outputs in a row: each store fills sectors of 32 bytes.

@@ -1,5 +1,5 @@
-// Float8 weights as bfloat16 for the kernels with many rows, which only take those: a product of
-// thousands of rows reads them once more, for a few percent of its time.
+// Float8 weights as bfloat16 for the kernel with many rows by mma.sync, which only takes those: a
+// product of thousands of rows reads them once more, for a few percent of its time.
 #include "kernels/matmul/matmul_mma.cuh"
 
 namespace troupe::kernels::cuda {

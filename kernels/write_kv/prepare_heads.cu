@@ -84,10 +84,11 @@ __global__ void __launch_bounds__(warps* warp_threads)
   const int each = what.query_heads + 2 * cache.heads;
   float* const row = rows[threadIdx.x / warp_threads];
   bool waited = false;
-  for (std::int64_t at = std::int64_t{blockIdx.x} * warps + threadIdx.x / warp_threads;
-       at < write.tokens * each; at += std::int64_t{gridDim.x} * warps) {
-    const std::int64_t token = at / each;
-    const int number = static_cast<int>(at % each);
+  const auto all = static_cast<unsigned>(write.tokens) * static_cast<unsigned>(each);
+  for (unsigned at = blockIdx.x * warps + threadIdx.x / warp_threads; at < all;
+       at += gridDim.x * warps) {
+    const std::int64_t token = at / static_cast<unsigned>(each);
+    const auto number = static_cast<int>(at % static_cast<unsigned>(each));
     const bool is_query = number < what.query_heads;
     const bool is_value = number >= what.query_heads + cache.heads;
     const int kv_head = (number - what.query_heads) % max(1, cache.heads);
@@ -139,6 +140,7 @@ __global__ void __launch_bounds__(warps* warp_threads)
 
 cudaError_t prepare_heads(cudaStream_t stream, const prepare_heads_launch& what) {
   const std::int64_t all = what.write.tokens * (what.query_heads + 2 * what.write.cache.heads);
+  if (all > INT32_MAX) return cudaErrorInvalidValue;  // a step has 65,536 tokens at most
   return launch(stream,
                 {.grid = grid_of((all + warps - 1) / warps), .block = dim3(warps * warp_threads)},
                 prepare_heads_kernel, what);
