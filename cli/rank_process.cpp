@@ -10,6 +10,7 @@
 #include "base/entropy.hpp"
 #include "base/process.hpp"
 #include "cli/build_id.hpp"
+#include "cli/offered_paths.hpp"
 #include "kernels/nccl_environment.hpp"
 #include "models/model_digest.hpp"
 #include "schemas/codec.hpp"
@@ -54,12 +55,8 @@ base::result<schemas::join_request> describe_self(const rank_parts& parts,
                  .weights_dtype = std::string(to_string(opened.profile.weights)),
                  .kv_cache_dtype = std::string(to_string(opened.profile.kv_cache)),
                  .data_plane = topology.data_plane};
-  // A rank on a GPU has that one path: its weights are nowhere else.
-  if (on_cuda(opened.profile.path)) {
-    self.instruction_paths.emplace_back(to_string(opened.profile.path));
-    return self;
-  }
-  for (const auto path : kernels::supported_paths(opened.profile.weights)) {
+  for (const auto path : offered_paths(opened.profile.path, parts.model.numerics != "auto",
+                                       kernels::supported_paths(opened.profile.weights))) {
     self.instruction_paths.emplace_back(to_string(path));
   }
   return self;
@@ -179,7 +176,6 @@ base::result<rank_setup> set_up_rank(const rank_parts& parts, rank_inheritance& 
   TROUPE_TRY(opener, make_plane_opener(setup.topology, inherited.credentials));
   TROUPE_TRY(jitter, base::draw_seed());
   TROUPE_TRY(incarnation, base::draw_seed());
-  const std::string fixed_path = parts.model.numerics == "auto" ? "" : parts.model.numerics;
   const auto patience = std::chrono::seconds(parts.gang.gang_timeout_s);
   const bool one_host = setup.topology.data_plane == "shared_memory";
   const int world = setup.topology.world_size;
@@ -195,16 +191,12 @@ base::result<rank_setup> set_up_rank(const rank_parts& parts, rank_inheritance& 
       .open_plane = std::move(opener),
       .tell_phase = {},
       .end = {}};
-  process.worker = {.self = self,
-                    .world_size = world,
-                    .fixed_path = fixed_path,
-                    .patience = patience,
-                    .jitter_seed = jitter};
+  process.worker = {.self = self, .world_size = world, .patience = patience, .jitter_seed = jitter};
   process.plane.certificate_path = base::path_of(inherited.credentials.certificate);
   process.plane.key_path = base::path_of(inherited.credentials.key);
   process.plane.authority_path = base::path_of(inherited.credentials.authority);
   process.channel = std::move(inherited.channel);
-  process.gang = {.rules = {.leader = self, .world_size = world, .fixed_path = fixed_path},
+  process.gang = {.rules = {.leader = self, .world_size = world},
                   .incarnation = incarnation | 1U,  // never 0
                   .wants_segment = one_host,
                   .check_share = {},

@@ -208,6 +208,11 @@ void connection::refuse(int status, std::string_view what, time_point now) {
   finish(ending::linger);
 }
 
+void connection::turn_away(time_point now) {
+  refuse(503, "too many connections are open: try again later", now);
+  advance(now);
+}
+
 void connection::append_error(int status, std::string_view what) {
   std::pair<std::string, std::string> content;
   if (context_.options.error_body) {

@@ -60,6 +60,8 @@ class connection {
   void on_writable(time_point now);
   void on_changed(time_point now);  // the answer has news
   void on_tick(time_point now);     // patience
+  // Answers 503 whatever is asked, and ends: there are too many.
+  void turn_away(time_point now);
   // Ends when nothing is open: the server stops.
   void drain(time_point now);
   void cut();

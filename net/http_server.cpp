@@ -38,6 +38,7 @@ constexpr std::chrono::milliseconds tick_interval{100};
 constexpr std::size_t scratch_bytes = 64U << 10;
 // Connections taken before the loop turns again.
 constexpr int accepts_per_turn = 64;
+constexpr std::size_t turned_away_max = 128;  // above the bound, taken to be told so
 // The loop's queue for other threads. Lives as long as anybody has an answer.
 class gate final : public loop_gate {
  public:
@@ -127,6 +128,7 @@ struct peer {
   const std::uint64_t id;
   bool reading = false;  // a wait is pending
   bool writing = false;
+  bool turned_away = false;
 };
 
 class asio_server final : public http_server {
@@ -204,7 +206,10 @@ class asio_server final : public http_server {
   }
 
   [[nodiscard]] const http_limits& limits() const noexcept { return context_.options.limits; }
-  [[nodiscard]] bool full() const noexcept { return peers_.size() >= limits().connections_max; }
+  [[nodiscard]] std::size_t open() const noexcept { return peers_.size() - turned_away_; }
+  [[nodiscard]] bool full() const noexcept {
+    return open() >= limits().connections_max && turned_away_ >= turned_away_max;
+  }
 
   // False when this process has no room for another descriptor.
   bool accept_some() {
@@ -227,8 +232,13 @@ class asio_server final : public http_server {
     accepted->descriptor.assign(client.descriptor, failed);
     if (failed) return false;  // no room in epoll
     (void)from.descriptor.release();
+    if (open() >= limits().connections_max) {
+      accepted->turned_away = true;
+      ++turned_away_;
+      accepted->state.turn_away(clock::now());
+    }
     peers_.emplace(client.id, accepted);
-    context_.totals.connections.store(peers_.size(), std::memory_order_relaxed);
+    context_.totals.connections.store(open(), std::memory_order_relaxed);
     settle(accepted);
     return true;
   }
@@ -266,8 +276,9 @@ class asio_server final : public http_server {
     if (!one.descriptor.is_open()) return;
     error_code ignored;
     one.descriptor.close(ignored);  // NOLINT(bugprone-unused-return-value): told by `ignored`
+    if (one.turned_away) --turned_away_;
     peers_.erase(one.id);
-    context_.totals.connections.store(peers_.size(), std::memory_order_relaxed);
+    context_.totals.connections.store(open(), std::memory_order_relaxed);
     wait_for_clients();
     if (gate_->stopping() && peers_.empty()) gate_->io().stop();
   }
@@ -340,6 +351,7 @@ class asio_server final : public http_server {
   std::optional<asio::steady_timer> stop_timer_;
   std::optional<clock::time_point> stop_at_;
   std::unordered_map<std::uint64_t, peer_ptr> peers_;
+  std::size_t turned_away_ = 0;  // of peers_
   std::uint64_t last_id_ = 0;
   bool accepting_ = false;
   std::atomic<clock::rep> turned_{0};

@@ -37,7 +37,9 @@ struct http_limits {
   // Bodies being read, of all connections together: 503. A body that was handed over is the
   // handler's to bound.
   std::size_t bodies_bytes_max = 256U << 20;
-  std::size_t connections_max = 4096;  // above it connections wait in the kernel's queue
+  // One more is answered with 503 and closed; when 128 are being turned away, the next wait in the
+  // kernel's queue.
+  std::size_t connections_max = 4096;
   // From the first byte: 408. A connection that never sends one is closed after it too, unanswered.
   std::chrono::milliseconds header_patience{10'000};
   std::chrono::milliseconds body_patience{30'000};  // for the whole body: 408

@@ -35,6 +35,32 @@ constexpr std::array<http_outcome, 16> outcomes = {{
     {unauthenticated, 401, request_error, 0, "send one of the server's API keys"},
 }};
 
+// The code of a status that no error of ours stands behind.
+std::string_view code_of_status(int status) noexcept {
+  switch (status) {
+    case 401:
+      return "invalid_api_key";
+    case 404:
+      return "not_found";
+    case 405:
+      return "method_not_allowed";
+    case 408:
+      return "request_timeout";
+    case 413:
+      return "content_too_large";
+    case 414:
+      return "uri_too_long";
+    case 415:
+      return "unsupported_media_type";
+    case 431:
+      return "header_fields_too_large";
+    case 503:
+      return "resource_exhausted";
+    default:
+      return status < 500 ? "bad_request" : "internal";
+  }
+}
+
 }  // namespace
 
 const http_outcome& outcome_of(base::error_code code) noexcept {
@@ -84,6 +110,7 @@ tl::unexpected<api_error> refuse(std::string param, std::string message, std::st
 api_error error_of_status(int status, std::string_view what) {
   api_error made;
   made.status = status;
+  made.code = code_of_status(status);
   made.type = status < 500 ? request_error : server_error;
   made.message = what;
   return made;

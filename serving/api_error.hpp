@@ -50,7 +50,7 @@ using api_result = tl::expected<T, api_error>;
 [[nodiscard]] tl::unexpected<api_error> refuse(std::string param, std::string message,
                                                std::string_view code = "invalid_value");
 
-// Content type and body for a status that has no error of ours behind it (413, 431, 404 ...).
+// For a status that has no error of ours behind it (413, 431, 404 ...), with its code.
 [[nodiscard]] api_error error_of_status(int status, std::string_view what);
 
 void send_error(net::response& to, const api_error& error);

@@ -107,29 +107,23 @@ bool openai_server::impl::admits(const route& to, const net::http_request& reque
 api_result<void> openai_server::impl::check(const route& to,
                                             const net::http_request& request) const {
   if (!admits(to, request)) {
-    api_error error =
+    return tl::unexpected(
         error_of_status(401, request.header("authorization").empty()
                                  ? "no API key was sent; send `Authorization: Bearer KEY`"
-                                 : "this API key is not known here");
-    error.code = "invalid_api_key";
-    return tl::unexpected(std::move(error));
+                                 : "this API key is not known here"));
   }
   const bool known_method = to.methods == "POST"
                                 ? request.method == "POST"
                                 : request.method == "GET" || request.method == "HEAD";
   if (!known_method) {
-    api_error error = error_of_status(
-        405, fmt::format("{} takes {}, not {}", to.path, to.methods, request.method));
-    error.code = "method_not_allowed";
-    return tl::unexpected(std::move(error));
+    return tl::unexpected(error_of_status(
+        405, fmt::format("{} takes {}, not {}", to.path, to.methods, request.method)));
   }
   // Also what keeps a foreign web page from posting here through its reader's browser: this type
   // is not sent across origins without asking first.
   if (request.method == "POST" &&
       !equal_ignoring_case(media_type(request.header("content-type")), "application/json")) {
-    api_error error = error_of_status(415, "send the body as content-type: application/json");
-    error.code = "unsupported_media_type";
-    return tl::unexpected(std::move(error));
+    return tl::unexpected(error_of_status(415, "send the body as content-type: application/json"));
   }
   if (to.needs_gang && draining_.load()) {
     api_error error = base::error{base::error_code::unavailable,
@@ -146,12 +140,12 @@ void openai_server::impl::handle(http_exchange exchange) {
   exchange.route = to != nullptr ? to->path : "other";
   if (to == nullptr) {
     // Paths are no secret: without a key they are told apart too.
-    api_error error = error_of_status(
-        404, fmt::format("no such path; this server has /v1/chat/completions, /v1/completions, "
-                         "/v1/models, /tokenize, /detokenize, /health, /ready, /metrics, "
-                         "/version"));
-    error.code = "not_found";
-    return send_error(exchange, error);
+    return send_error(
+        exchange,
+        error_of_status(404,
+                        "no such path; this server has /v1/chat/completions, /v1/completions, "
+                        "/v1/models, /tokenize, /detokenize, /health, /ready, /metrics, "
+                        "/version"));
   }
   if (auto checked = check(*to, exchange.request); !checked) {
     if (checked.error().status == 405) {

@@ -15,9 +15,7 @@ gang_machine::gang_machine(gang_options options)
     : options_(std::move(options)),
       chance_(options_.jitter_seed),
       members_(static_cast<std::size_t>(options_.rules.world_size)),
-      paths_(options_.rules.fixed_path.empty()
-                 ? options_.rules.leader.instruction_paths
-                 : std::vector<std::string>{options_.rules.fixed_path}) {
+      paths_(options_.rules.leader.instruction_paths) {
   TROUPE_CHECK(options_.incarnation != 0 && !members_.empty() && !paths_.empty());
   epoch_.incarnation = options_.incarnation;
 }

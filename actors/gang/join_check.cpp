@@ -9,7 +9,7 @@ namespace troupe::actors {
 
 namespace {
 
-constexpr std::size_t printable_max = 120;
+constexpr std::size_t printable_max = 200;
 
 // One field of two descriptions; says so when it differs.
 struct comparison {
@@ -96,9 +96,10 @@ std::vector<std::string> common_paths(std::span<const std::string> ours,
 }
 
 std::string no_common_path(const schemas::join_request& asks, std::span<const std::string> paths) {
-  return printable(fmt::format("{} has none of the gang's instruction paths {}: it has {}",
-                               name_of(asks), fmt::join(paths, ", "),
-                               fmt::join(asks.instruction_paths, ", ")));
+  return printable(fmt::format(
+      "{} offers none of the gang's instruction paths {}: it offers {}; give every node the same "
+      "--numerics, or none",
+      name_of(asks), fmt::join(paths, ", "), fmt::join(asks.instruction_paths, ", ")));
 }
 
 }  // namespace troupe::actors

@@ -12,11 +12,10 @@
 
 namespace troupe::actors {
 
-// The leader's own description, and what decides beyond equality.
+// The leader's own description, and how many ranks there are.
 struct join_rules {
   schemas::join_request leader;
   int world_size = 1;
-  std::string fixed_path = {};  // --numerics; empty: the best path common to all
 };
 
 // Empty: it may. Does not look at instruction paths.

@@ -35,9 +35,7 @@ bool has(const std::vector<std::string>& paths, const std::string& path) {
 worker_machine::worker_machine(worker_options options)
     : options_(std::move(options)), chance_(options_.jitter_seed) {
   TROUPE_CHECK(!options_.self.instruction_paths.empty());
-  path_ =
-      options_.fixed_path.empty() ? options_.self.instruction_paths.front() : options_.fixed_path;
-  TROUPE_CHECK(has(options_.self.instruction_paths, path_));
+  path_ = options_.self.instruction_paths.front();
 }
 
 std::vector<effect> worker_machine::step(const event& event, time_point now) {

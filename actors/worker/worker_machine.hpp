@@ -40,9 +40,8 @@
 namespace troupe::actors {
 
 struct worker_options {
-  schemas::join_request self;  // what this rank says of itself
+  schemas::join_request self;  // what this rank says of itself; it loads for the first path
   int world_size = 1;
-  std::string fixed_path = {};  // --numerics; empty: the fastest of self.instruction_paths
   // How long without a leader that takes this rank, before it gives up.
   milliseconds patience = std::chrono::minutes(10);
   std::uint64_t jitter_seed = 0;

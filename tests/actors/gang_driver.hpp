@@ -17,14 +17,14 @@ namespace troupe::actors {
 struct gang_setup {
   int world = 3;
   bool wants_segment = false;
-  std::string fixed_path = {};
+  std::vector<std::string> paths = {};  // of the leader; empty: all of description()
   share_check check_share = {};
 };
 
 inline gang_options options_of(const gang_setup& setup) {
-  return {.rules = {.leader = description(0),
-                    .world_size = setup.world,
-                    .fixed_path = setup.fixed_path},
+  schemas::join_request leader = description(0);
+  if (!setup.paths.empty()) leader.instruction_paths = setup.paths;
+  return {.rules = {.leader = std::move(leader), .world_size = setup.world},
           .incarnation = incarnation,
           .wants_segment = setup.wants_segment,
           .check_share = setup.check_share};

@@ -168,8 +168,8 @@ TEST(GangMembers, APathThatIsNotTheBestGoesUnnoticed) {
   EXPECT_EQ(gang.hear(1, with_paths(1, {"amx_bf16", "avx2"})).count_said<schemas::welcome>(), 1);
   gang.hear(2, with_paths(2, {"avx512"}));
   EXPECT_THAT(gang.refusal(2),
-              HasSubstr("rank 2 (node-2) has none of the gang's instruction paths amx_bf16, avx2: "
-                        "it has avx512"));
+              HasSubstr("rank 2 (node-2) offers none of the gang's instruction paths amx_bf16, "
+                        "avx2: it offers avx512"));
 }
 
 TEST(GangMembers, ANarrowerPathMakesPackedRanksLoadAgain) {
@@ -193,12 +193,23 @@ TEST(GangMembers, ThePathDoesNotWidenAgain) {
   EXPECT_EQ(gang.said<schemas::welcome>().find({99})->second.instruction_path, "avx2");
 }
 
-TEST(GangMembers, AFixedPathIsTakenOrRefused) {
-  gang_driver gang({.fixed_path = "avx512"});
-  EXPECT_EQ(gang.join(0).said<schemas::welcome>().begin()->second.instruction_path, "avx512");
+TEST(GangMembers, TheLeadersOnlyPathIsTakenOrRefused) {
+  gang_driver gang({.paths = {"avx512"}});
+  gang.hear(0, with_paths(0, {"avx512"}));
+  EXPECT_EQ(gang.said<schemas::welcome>().begin()->second.instruction_path, "avx512");
   gang.hear(1, with_paths(1, {"avx2"}));
-  EXPECT_THAT(gang.refusal(1),
-              HasSubstr("none of the gang's instruction paths avx512: it has avx2"));
+  EXPECT_EQ(gang.refusal(1),
+            "rank 1 (node-1) offers none of the gang's instruction paths avx512: it offers avx2; "
+            "give every node the same --numerics, or none");
+}
+
+TEST(GangMembers, AnyRanksOnlyPathIsThatOfAll) {
+  gang_driver gang;
+  gang.join(0);
+  gang.hear(1, with_paths(1, {"avx512"}));
+  EXPECT_EQ(gang.rank(1).state, rank_state::loading);
+  gang.hear(2, with_paths(2, {"avx2"}));
+  EXPECT_THAT(gang.refusal(2), HasSubstr("instruction paths avx512: it offers avx2"));
 }
 
 TEST(GangMembers, ChecksTheShareOfTheWeights) {

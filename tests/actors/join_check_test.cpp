@@ -95,8 +95,8 @@ TEST(JoinCheck, CommonPathsKeepTheOrderOfTheFirst) {
 
 TEST(JoinCheck, TheLineForNoCommonPathNamesBoth) {
   EXPECT_EQ(no_common_path(description(1), std::vector<std::string>{"neon", "sve"}),
-            "rank 1 (node-1) has none of the gang's instruction paths neon, sve: it has amx_bf16, "
-            "avx512, avx2");
+            "rank 1 (node-1) offers none of the gang's instruction paths neon, sve: it offers "
+            "amx_bf16, avx512, avx2; give every node the same --numerics, or none");
 }
 
 }  // namespace

@@ -22,8 +22,10 @@ TEST(WorkerLink, BeginsWithLoadingForTheFastestPath) {
   EXPECT_EQ(count_of<worker::dial>(rank.effects), 0);
 }
 
-TEST(WorkerLink, BeginsWithLoadingForTheFixedPath) {
-  worker_driver rank({.self = description(1), .world_size = 2, .fixed_path = "avx2"});
+TEST(WorkerLink, BeginsWithLoadingForItsOnlyPath) {
+  schemas::join_request self = description(1);
+  self.instruction_paths = {"avx2"};
+  worker_driver rank({.self = self, .world_size = 2});
   rank.to_started();
   EXPECT_EQ(all_of<worker::load>(rank.effects).at(0).instruction_path, "avx2");
 }

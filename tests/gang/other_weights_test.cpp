@@ -18,8 +18,12 @@ class OtherWeights : public testing::Test {
       fs::copy(fs::path(TROUPE_SOURCE_DIR) / "models/demo/files", folder_.path() / name);
     }
   }
-  [[nodiscard]] std::array<std::string, 2> models() const {
-    return {(folder_.path() / "a").string(), (folder_.path() / "b").string()};
+  [[nodiscard]] std::string model(const char* name) const {
+    return (folder_.path() / name).string();
+  }
+  [[nodiscard]] std::array<two_host_gang::node_setup, 2> models() const {
+    return {two_host_gang::node_setup{.model = model("a")},
+            two_host_gang::node_setup{.model = model("b")}};
   }
   void flip_on_node_1() const {
     const fs::path path = folder_.path() / "b" / "model.safetensors";
@@ -55,7 +59,7 @@ TEST_F(OtherWeights, OfTheSameBytesServe) {
   two_host_gang gang(hosts_, "tls", models());
   ASSERT_TRUE(gang.front().ready_within()) << gang.front().log() << gang.node(1).log();
   json body = completion_body(5);
-  body["model"] = models()[0];
+  body["model"] = model("a");
   open_stream stream(gang.front().url(), body);
   stream.join();
   EXPECT_FALSE(stream.failed()) << stream.error();

@@ -57,17 +57,18 @@ class served_gang {
  public:
   // `prefix`: a program and its words that run the binary elsewhere.
   explicit served_gang(const std::vector<std::string>& more, const std::string& model = "demo",
-                       const std::vector<std::string>& prefix = {}) {
+                       const std::vector<std::string>& prefix = {},
+                       const std::string& binary = TROUPE_BINARY) {
     std::vector<std::string> words = prefix;
     for (const std::string& word :
-         {std::string(TROUPE_BINARY), std::string("serve"), model, std::string("--port"),
-          std::string("0"), std::string("--state-dir"), folder_.path().string()}) {
+         {binary, std::string("serve"), model, std::string("--port"), std::string("0"),
+          std::string("--state-dir"), folder_.path().string()}) {
       words.push_back(word);
     }
     words.insert(words.end(), more.begin(), more.end());
     const int out = ::open((folder_.path() / "out").c_str(), O_WRONLY | O_CREAT, 0600);
     const int err = ::open((folder_.path() / "err").c_str(), O_WRONLY | O_CREAT, 0600);
-    const std::string program = prefix.empty() ? TROUPE_BINARY : "/usr/bin/env";
+    const std::string program = prefix.empty() ? binary : "/usr/bin/env";
     if (!prefix.empty()) words.insert(words.begin(), "env");
     auto child = base::spawn({.program = program,
                               .arguments = words,

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/gang/served_gang.hpp"
+#include "tests/serving/client_script.hpp"
 
 namespace troupe::gang_test {
 namespace {
@@ -123,6 +124,13 @@ TEST(ServedGang, CallsTheToolThatItIsMadeToCall) {
     }
   }
   EXPECT_EQ(pieces, call["arguments"].get<std::string>());
+}
+
+// Tools and forms too, which need a model that follows a grammar.
+TEST(ServedGang, IsWhatTheOfficialPythonClientExpects) {
+  served_gang gang({"--tensor-parallel-size", "2"});
+  ASSERT_TRUE(gang.ready_within()) << gang.log();
+  serving::test::expect_passes("openai_client_test.py", "--no-install " + gang.url() + "/v1");
 }
 
 TEST(ServedGang, ComputesARepeatedPromptOnlyOnce) {

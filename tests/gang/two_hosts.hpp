@@ -118,40 +118,69 @@ class two_hosts {
 // One gang over both hosts; its HTTP is on host 0.
 class two_host_gang {
  public:
+  // What a node has of its own.
+  struct node_setup {
+    std::string model = "demo";
+    std::vector<std::string> more = {};
+    std::string binary = TROUPE_BINARY;
+  };
   explicit two_host_gang(const two_hosts& hosts, const std::string& data_plane,
                          const std::string& model = "demo")
-      : two_host_gang(hosts, data_plane, {model, model}) {}
-  // Each node with its own copy of the model.
+      : two_host_gang(hosts, data_plane, {node_setup{.model = model}, node_setup{.model = model}}) {
+  }
   two_host_gang(const two_hosts& hosts, const std::string& data_plane,
-                const std::array<std::string, 2>& models) {
-    const std::string certificates = (folder_.path() / "certificates").string();
-    cli::test::run({"certificates", certificates});
-    for (const int node : {0, 1}) {
-      std::vector<std::string> more = {"--nnodes",
-                                       "2",
-                                       "--node-rank",
-                                       std::to_string(node),
-                                       "--leader",
-                                       hosts.address(0),
-                                       "--gang-tls",
-                                       certificates,
-                                       "--data-plane",
-                                       data_plane,
-                                       "--host",
-                                       hosts.front_address(),
-                                       "--tensor-parallel-size",
-                                       "2"};
-      const std::string& model = models[static_cast<std::size_t>(node)];
-      nodes_.push_back(std::make_unique<served_gang>(more, model, hosts.prefix(node)));
+                const std::array<node_setup, 2>& setups)
+      : two_host_gang(hosts, data_plane, no_nodes{}) {
+    for (const int node : {0, 1}) start(node, setups[static_cast<std::size_t>(node)]);
+  }
+  // No node yet.
+  static std::unique_ptr<two_host_gang> empty(const two_hosts& hosts,
+                                              const std::string& data_plane) {
+    return std::unique_ptr<two_host_gang>(new two_host_gang(hosts, data_plane, no_nodes{}));
+  }
+
+  void start(int node, const node_setup& setup) {
+    std::vector<std::string> more = {"--nnodes",
+                                     "2",
+                                     "--node-rank",
+                                     std::to_string(node),
+                                     "--leader",
+                                     hosts_.address(0),
+                                     "--gang-tls",
+                                     certificates(),
+                                     "--data-plane",
+                                     data_plane_,
+                                     "--host",
+                                     hosts_.front_address(),
+                                     "--tensor-parallel-size",
+                                     "2"};
+    for (std::size_t i = 0; i < more.size();) {  // of its own where it has one
+      const bool own = std::find(setup.more.begin(), setup.more.end(), more[i]) != setup.more.end();
+      const auto at = more.begin() + static_cast<std::ptrdiff_t>(i);
+      own ? static_cast<void>(more.erase(at, at + 2)) : static_cast<void>(i += 2);
     }
+    more.insert(more.end(), setup.more.begin(), setup.more.end());
+    nodes_[static_cast<std::size_t>(node)] =
+        std::make_unique<served_gang>(more, setup.model, hosts_.prefix(node), setup.binary);
   }
 
   [[nodiscard]] served_gang& front() { return *nodes_[0]; }
   [[nodiscard]] served_gang& node(int number) { return *nodes_[static_cast<std::size_t>(number)]; }
 
  private:
+  struct no_nodes {};
+  two_host_gang(const two_hosts& hosts, std::string data_plane, no_nodes)
+      : hosts_(hosts), data_plane_(std::move(data_plane)) {
+    cli::test::run({"certificates", certificates()});
+  }
+  [[nodiscard]] std::string certificates() const {
+    return (folder_.path() / "certificates").string();
+  }
+
+  const two_hosts& hosts_;
+  const std::string data_plane_;
   const cli::test::temporary_folder folder_;
-  std::vector<std::unique_ptr<served_gang>> nodes_;
+  std::array<std::unique_ptr<served_gang>, 2> nodes_;
 };
 
 }  // namespace troupe::gang_test

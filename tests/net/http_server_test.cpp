@@ -302,7 +302,7 @@ TEST(HttpServer, HasNoPatienceToLoseWhileAHandlerWorks) {
 
 // --- bounds over all connections ---------------------------------------------------------------
 
-TEST(HttpServer, LeavesConnectionsAboveTheBoundInTheKernelsQueue) {
+TEST(HttpServer, TurnsConnectionsAboveTheBoundAway) {
   rig server(echo, {.connections_max = 2});
   raw_client one(server);
   raw_client two(server);
@@ -312,13 +312,32 @@ TEST(HttpServer, LeavesConnectionsAboveTheBoundInTheKernelsQueue) {
   two.read_until("[]");
   raw_client three(server);
   three.send(get("/3"));
-  const auto soon = steady_clock::now() + milliseconds(300);
-  three.read_until([&](const std::string&) { return steady_clock::now() > soon; });
-  EXPECT_EQ(three.received(), "");
+  const std::string& got = three.read_to_end();
+  EXPECT_EQ(status_of(got), 503);
+  EXPECT_NE(got.find("retry-after: 1"), got.npos);
+  EXPECT_NE(got.find("too many connections are open"), got.npos);
   EXPECT_EQ(server.server->counters().connections, 2U);
+  EXPECT_EQ(server.server->counters().requests, 2U);
   one.close();
-  three.read_until("GET /3 []");
-  EXPECT_NE(three.received().find("200 OK"), std::string::npos);
+  EXPECT_TRUE(eventually([&] { return server.server->counters().connections == 1; }));
+  raw_client four(server);
+  four.send(get("/4"));
+  EXPECT_EQ(status_of(four.read_until("GET /4 []")), 200);
+}
+
+TEST(HttpServer, TurnsManyAwayAndServesThoseItHas) {
+  rig server(echo, {.connections_max = 1});
+  raw_client served(server);
+  served.send(get("/1"));
+  served.read_until("[]");
+  std::vector<std::unique_ptr<raw_client>> others;
+  for (int i = 0; i < 300; ++i) others.push_back(std::make_unique<raw_client>(server));
+  served.send(get("/2"));
+  EXPECT_EQ(status_of(served.read_until("GET /2 []")), 200);
+  for (const auto& other : others) {
+    EXPECT_EQ(status_of(other->read_to_end()), 503);
+    other->close();
+  }
 }
 
 TEST(HttpServer, BoundsTheBodiesBeingReadOfAllConnectionsTogether) {

@@ -152,7 +152,7 @@ TEST(Routes, GiveErrorsOfTheHttpServerTheSameShape) {
                                       {{"message", "the body is \"large\""},
                                        {"type", "invalid_request_error"},
                                        {"param", nullptr},
-                                       {"code", nullptr}}}}));
+                                       {"code", "content_too_large"}}}}));
 }
 
 TEST(Models, ListsEveryName) {

@@ -3,8 +3,9 @@
 
 openai_client_test.py [--model NAME] [--key KEY] [--scripted] [--no-install] BASE_URL
 
-BASE_URL ends in /v1. Runs with any model; --scripted adds what only the gang of
-tests/serving/live_server.hpp can be asked for (losing a rank). The client is installed into a
+BASE_URL ends in /v1. Runs with any model. --scripted: against the gang of
+tests/serving/live_server.hpp, which can be asked to lose a rank and follows no grammar.
+The client is installed into a
 .venv of the checkout the first time. Exit 0: all held; 1: something did not; 77: the client
 cannot be had.
 """
@@ -59,6 +60,23 @@ def check(condition, what):
 
 def question(text="What is a gang?"):
     return [{"role": "user", "content": text}]
+
+
+GREEDY = {"max_tokens": 400, "temperature": 0}
+TOOLS = [{"type": "function", "function": {
+    "name": "describe", "description": "Describes a part of the runtime.", "strict": True,
+    "parameters": {"type": "object", "additionalProperties": False,
+                   "properties": {"part": {"type": "string", "enum": ["gang", "rank", "leader"]},
+                                  "short": {"type": "boolean"}},
+                   "required": ["part", "short"]}}}]
+
+
+def check_call(call):
+    check(call.type == "function" and call.id and call.function.name == "describe", call)
+    given = json.loads(call.function.arguments)
+    check(set(given) == {"part", "short"} and isinstance(given["short"], bool), given)
+    check(given["part"] in ("gang", "rank", "leader"), given)
+    return given
 
 
 class Tests:
@@ -220,6 +238,74 @@ class Tests:
             return {answer.choices[0].message.content for answer in answers}
         texts = asyncio.run(all_of_them())
         check(len(texts) == 1, f"one greedy request gave {len(texts)} texts in a batch")
+
+    def test_calls_a_tool(self):
+        if self.arguments.scripted:
+            return
+        named = {"type": "function", "function": {"name": "describe"}}
+        for choice in (named, "required"):
+            answer = self.chat(tools=TOOLS, tool_choice=choice, parallel_tool_calls=False,
+                               **GREEDY).choices[0]
+            check(len(answer.message.tool_calls) == 1, answer)
+            check_call(answer.message.tool_calls[0])
+            check(answer.finish_reason in ("stop", "tool_calls"), answer)
+        none = self.chat(tools=TOOLS, tool_choice="none").choices[0]
+        check(none.message.tool_calls is None and none.message.content, none)
+
+    def test_streams_a_tool_call(self):
+        if self.arguments.scripted:
+            return
+        settings = {"tools": TOOLS, **GREEDY,
+                    "tool_choice": {"type": "function", "function": {"name": "describe"}}}
+        whole = self.chat(**settings).choices[0].message.tool_calls[0]
+        name, arguments, ids = "", "", set()
+        for chunk in self.chat(**settings, stream=True):
+            for call in chunk.choices[0].delta.tool_calls or []:
+                check(call.index == 0, call)
+                ids |= {call.id} if call.id else set()
+                name += call.function.name or ""
+                arguments += call.function.arguments or ""
+        check(name == "describe" and len(ids) == 1, (name, ids))
+        check(arguments == whole.function.arguments, (arguments, whole))
+
+    def test_takes_a_tools_result(self):
+        if self.arguments.scripted:
+            return
+        call = self.chat(tools=TOOLS, tool_choice="required", parallel_tool_calls=False,
+                         **GREEDY).choices[0].message.tool_calls[0]
+        messages = [*question(), {"role": "assistant", "tool_calls": [call.model_dump()]},
+                    {"role": "tool", "tool_call_id": call.id, "content": "A gang is ranks."}]
+        answer = self.chat(messages=messages, tools=TOOLS, tool_choice="none")
+        check(answer.choices[0].message.content, answer)
+
+    def test_answers_in_a_form(self):
+        if self.arguments.scripted:
+            return
+        form = {"type": "json_schema", "json_schema": {
+            "name": "part", "strict": True, "schema": TOOLS[0]["function"]["parameters"]}}
+        text = self.chat(response_format=form, **GREEDY).choices[0].message.content
+        check(set(json.loads(text)) == {"part", "short"}, text)
+
+    def test_parses_into_a_class(self):
+        if self.arguments.scripted:
+            return
+        import typing
+
+        import pydantic
+
+        class Part(pydantic.BaseModel):
+            part: typing.Literal["gang", "rank", "leader"]
+            short: bool
+
+        answer = self.client.chat.completions.parse(
+            model=self.model, messages=question(), response_format=Part, **GREEDY)
+        check(isinstance(answer.choices[0].message.parsed, Part), answer)
+        tool = self.openai.pydantic_function_tool(Part, name="describe")
+        answer = self.client.chat.completions.parse(
+            model=self.model, messages=question(), tools=[tool], tool_choice="required",
+            parallel_tool_calls=False, **GREEDY)
+        parsed = answer.choices[0].message.tool_calls[0].function.parsed_arguments
+        check(isinstance(parsed, Part), answer)
 
     def test_raises_in_the_middle_of_a_stream(self):
         if not self.arguments.scripted:
