@@ -16,8 +16,8 @@ BUILD = ROOT / "build" / "mutants"
 # A program of tests: the folder, which of its files, and what else they need. Only what does
 # without the actor framework and without processes.
 PROGRAMS = {
-    "machines": ("actors", r"(worker_link|worker_place|gang_members|gang_epoch|join_check|"
-                           r"machine_random|leader_machine|leader_random)_test", []),
+    "machines": ("actors", r"(worker_link|worker_place|gang_members|gang_epoch|gang_report|"
+                           r"join_check|machine_random|leader_machine|leader_random)_test", []),
     "sim": ("sim", r".*", []),
     "supervisor": ("supervisor", r"(machine|node|rules|random|nodes_sim)_test",
                    ["base/process.cpp", "supervisor/health.cpp", "supervisor/health_socket.cpp"]),

@@ -25,8 +25,9 @@ rank_state shown_as(member_state state) {
     case member_state::leaving:
       return rank_state::waiting;
     default:
-      return rank_state::connecting;
+      break;
   }
+  return rank_state::connecting;
 }
 
 }  // namespace
@@ -93,8 +94,9 @@ std::string gang_machine::not_serving() const {
     case gang_phase::serving:
       return {};
     default:
-      return fmt::format("epoch {} forms: {}", epoch_.number, missing());
+      break;
   }
+  return fmt::format("epoch {} forms: {}", epoch_.number, missing());
 }
 
 gang_view gang_machine::view() const {
