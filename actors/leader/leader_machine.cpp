@@ -119,10 +119,8 @@ void leader_machine::on(leader_event::stepped& event) {
 
 void leader_machine::accept_canary(const leader_event::stepped_token& token) {
   if (token.failed) return on_failure(*token.failed);
-  if (token.finished) {
-    canary_running_ = false;
-    --in_engine_;
-  }
+  canary_running_ = false;  // one token is all it asks for
+  --in_engine_;
   if (phase_ == phase::proving) {
     phase_ = phase::serving;
     effects_.emplace_back(leader_effect::proved{epoch_});

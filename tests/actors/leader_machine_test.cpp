@@ -19,6 +19,7 @@ TEST(LeaderMachine, ProvesAnEpochWithOneRealStepBeforeItIsReady) {
   EXPECT_EQ(canary.params.max_tokens, 1);
   EXPECT_TRUE(canary.params.ignore_eos);
   EXPECT_EQ(canary.prompt_ids, std::vector{leader_options{}.canary_token_id});
+  EXPECT_TRUE(canary.scope.none);
   EXPECT_EQ(leader.count<leader_effect::step>(), 1U);
   EXPECT_EQ(leader.count<leader_effect::release>(), 0U);  // there was none before
   EXPECT_FALSE(leader.ready());

@@ -294,6 +294,8 @@ TEST(NodeWatch, DialsAgainWhenNodeZeroIsAnotherGangs) {
   EXPECT_THAT(gang.peer_says(5, beat_of(2)), ElementsAre("close_peer 5"));
   EXPECT_TRUE(gang.logged("node 2 is refused: it was started with --node-rank 2, expected 0"));
   EXPECT_THAT(gang.pass(milliseconds(100)), ElementsAre("dial"));
+  gang.step(event::peer_opened{connection_id{6}});
+  EXPECT_THAT(gang.peer_says(6, beat_of(0)), ElementsAre("accept_peer 6"));
 }
 
 TEST(NodeWatch, DialsAgainWhenItsConnectionEndsBeforeAnIntroduction) {
@@ -303,6 +305,8 @@ TEST(NodeWatch, DialsAgainWhenItsConnectionEndsBeforeAnIntroduction) {
   gang.step(event::peer_opened{connection_id{5}});
   EXPECT_THAT(gang.step(event::peer_gone{connection_id{5}, "closed"}), IsEmpty());
   EXPECT_THAT(gang.pass(milliseconds(100)), ElementsAre("dial"));
+  gang.step(event::peer_opened{connection_id{6}});
+  EXPECT_THAT(gang.peer_says(6, beat_of(0)), ElementsAre("accept_peer 6"));
 }
 
 TEST(NodeWatch, BeginsWithAShortDelayAfterAConnectionThatStood) {
