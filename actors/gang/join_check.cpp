@@ -9,7 +9,7 @@ namespace troupe::actors {
 
 namespace {
 
-constexpr std::size_t printable_max = 200;
+constexpr std::size_t printable_max = 120;
 
 // One field of two descriptions; says so when it differs.
 struct comparison {
@@ -96,10 +96,11 @@ std::vector<std::string> common_paths(std::span<const std::string> ours,
 }
 
 std::string no_common_path(const schemas::join_request& asks, std::span<const std::string> paths) {
-  return printable(fmt::format(
+  return fmt::format(
       "{} offers none of the gang's instruction paths {}: it offers {}; give every node the same "
       "--numerics, or none",
-      name_of(asks), fmt::join(paths, ", "), fmt::join(asks.instruction_paths, ", ")));
+      name_of(asks), fmt::join(paths, ", "),
+      printable(fmt::format("{}", fmt::join(asks.instruction_paths, ", "))));
 }
 
 }  // namespace troupe::actors

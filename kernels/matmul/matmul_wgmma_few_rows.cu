@@ -205,19 +205,6 @@ __device__ __forceinline__ bool join_parts(const matmul_kernel_args& args, const
   return true;
 }
 
-template <class Shape, int Count>
-__device__ __forceinline__ void multiply_one_run(ring<Shape>& from, int group,
-                                                 const matmul_weights& weights, int run,
-                                                 const row_scales& scales, float (&d)[Count]) {
-  if constexpr (Shape::float8 && Shape::tokens <= 16) {
-    multiply_float8_few(from, group, weights, run, scales, d);
-  } else if constexpr (Shape::float8) {
-    multiply_float8_run(from, group, weights, run, scales, d);
-  } else {
-    multiply_run(from, group, weights, run, scales, d);
-  }
-}
-
 template <class Shape, bool Gated>
 __device__ __forceinline__ void consume(const matmul_kernel_args& args, const few_rows_plan& plan,
                                         unsigned* last, ring<Shape> from) {

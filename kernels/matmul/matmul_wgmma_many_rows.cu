@@ -144,17 +144,6 @@ __device__ __forceinline__ void through_memory(float4* waits, float (&d)[Count])
   }
 }
 
-template <class Shape, int Count>
-__device__ __forceinline__ void multiply_one_run(ring<Shape>& from, int group,
-                                                 const matmul_weights& weights, int run,
-                                                 const row_scales& scales, float (&d)[Count]) {
-  if constexpr (Shape::float8) {
-    multiply_float8_run(from, group, weights, run, scales, d);
-  } else {
-    multiply_run(from, group, weights, run, scales, d);
-  }
-}
-
 // Multiplies all runs (2, 4 or 8), as a binary counter: the sum of a run joins what waits while the
 // low bits of its number are ones, older sums on the left. The tree's first level waits in
 // registers, the second in shared memory, the third in the output itself.

@@ -1,4 +1,4 @@
-// A warpgroup's sums of one run from float8 weights as they lie in memory.
+// A warpgroup's sums of one run from float8 weights as they lie in memory, and from any weights.
 #pragma once
 
 #include "kernels/matmul/wgmma_runs.cuh"
@@ -110,6 +110,20 @@ __device__ __forceinline__ void multiply_float8_few(ring<Shape>& from, int group
     for (int i = 0; i < Count; ++i) {
       total[i] = __fmaf_rn(i % 4 < 2 ? low : high, segment[i / 4][i % 4], total[i]);
     }
+  }
+}
+
+// d = the sum of a run, whatever the weights are.
+template <class Shape, int Count>
+__device__ __forceinline__ void multiply_one_run(ring<Shape>& from, int group,
+                                                 const matmul_weights& weights, int run,
+                                                 const row_scales& scales, float (&d)[Count]) {
+  if constexpr (Shape::float8 && Shape::tokens <= 16) {
+    multiply_float8_few(from, group, weights, run, scales, d);
+  } else if constexpr (Shape::float8) {
+    multiply_float8_run(from, group, weights, run, scales, d);
+  } else {
+    multiply_run(from, group, weights, run, scales, d);
   }
 }
 

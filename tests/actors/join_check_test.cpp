@@ -99,5 +99,13 @@ TEST(JoinCheck, TheLineForNoCommonPathNamesBoth) {
             "amx_bf16, avx512, avx2; give every node the same --numerics, or none");
 }
 
+TEST(JoinCheck, TheLineForNoCommonPathCutsAndCleansWhatTheRankSays) {
+  schemas::join_request asks = description(1);
+  asks.instruction_paths = {"\n" + std::string(1000, 'x')};
+  EXPECT_EQ(no_common_path(asks, std::vector<std::string>{"avx2"}),
+            "rank 1 (node-1) offers none of the gang's instruction paths avx2: it offers ?" +
+                std::string(119, 'x') + "; give every node the same --numerics, or none");
+}
+
 }  // namespace
 }  // namespace troupe::actors

@@ -4,12 +4,14 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/gang/served_gang.hpp"
@@ -140,24 +142,19 @@ class two_host_gang {
   }
 
   void start(int node, const node_setup& setup) {
-    std::vector<std::string> more = {"--nnodes",
-                                     "2",
-                                     "--node-rank",
-                                     std::to_string(node),
-                                     "--leader",
-                                     hosts_.address(0),
-                                     "--gang-tls",
-                                     certificates(),
-                                     "--data-plane",
-                                     data_plane_,
-                                     "--host",
-                                     hosts_.front_address(),
-                                     "--tensor-parallel-size",
-                                     "2"};
-    for (std::size_t i = 0; i < more.size();) {  // of its own where it has one
-      const bool own = std::find(setup.more.begin(), setup.more.end(), more[i]) != setup.more.end();
-      const auto at = more.begin() + static_cast<std::ptrdiff_t>(i);
-      own ? static_cast<void>(more.erase(at, at + 2)) : static_cast<void>(i += 2);
+    const std::array<std::pair<std::string, std::string>, 7> usual = {{
+        {"--nnodes", "2"},
+        {"--node-rank", std::to_string(node)},
+        {"--leader", hosts_.address(0)},
+        {"--gang-tls", certificates()},
+        {"--data-plane", data_plane_},
+        {"--host", hosts_.front_address()},
+        {"--tensor-parallel-size", "2"},
+    }};
+    std::vector<std::string> more;
+    for (const auto& [flag, value] : usual) {
+      const bool own = std::find(setup.more.begin(), setup.more.end(), flag) != setup.more.end();
+      if (!own) more.insert(more.end(), {flag, value});
     }
     more.insert(more.end(), setup.more.begin(), setup.more.end());
     nodes_[static_cast<std::size_t>(node)] =
