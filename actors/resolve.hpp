@@ -9,8 +9,8 @@
 
 namespace troupe::actors {
 
-// Numeric addresses of `host`. The system's resolver cannot be stopped: one that takes longer is
-// left to end on a thread of its own.
+// Numeric addresses of `host`. The system's resolver cannot be stopped: a lookup that takes longer
+// is left on a thread of its own, and who asks for the same name again waits for that one.
 // Errors: deadline_exceeded; those of base::resolve.
 [[nodiscard]] base::result<std::vector<std::string>> resolve_within(
     const std::string& host, std::chrono::milliseconds patience);

@@ -6,9 +6,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string_view>
-#include <thread>
+#include <utility>
 
-#include "base/socket.hpp"
+#include "cli/own_address.hpp"
 
 namespace troupe::cli {
 namespace {
@@ -32,30 +32,6 @@ base::result<port_range> parse_ports(const std::string& text) {
   }
   if (good) return range;
   return refuse("--data-plane-ports is \"" + text + "\", wanted: a range like 8473-8488");
-}
-
-// Numeric address of the leader's machine. A name that is not there yet (pods in any order, DNS
-// that lags) is waited for.
-base::result<std::string> find_leader(const gang_flags& flags) {
-  using clock = std::chrono::steady_clock;
-  const auto begin = clock::now();
-  const auto patience = std::chrono::seconds(flags.gang_timeout_s);
-  auto said = begin - std::chrono::hours(1);
-  for (;;) {
-    const auto addresses = base::resolve(flags.leader);
-    if (addresses && !addresses->empty()) return addresses->front();
-    const std::string why = addresses ? "it has no address" : addresses.error().message;
-    if (clock::now() - begin >= patience) {
-      return base::fail(base::error_code::deadline_exceeded, "cli",
-                        "--leader " + flags.leader + " was not found in " +
-                            std::to_string(flags.gang_timeout_s) + " s: " + why);
-    }
-    if (clock::now() - said >= std::chrono::seconds(10)) {
-      said = clock::now();
-      std::fprintf(stderr, "troupe: waiting for the leader's name: %s\n", why.c_str());
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  }
 }
 
 base::result<void> check_nodes(const gang_flags& flags, int world_size) {
@@ -127,12 +103,11 @@ base::result<gang_topology> resolve_topology(const gang_flags& flags, const mode
   TROUPE_TRY_VOID(check_nodes(flags, topology.world_size));
   topology.local_ranks = topology.world_size / flags.nnodes;
   topology.first_rank = flags.node_rank * topology.local_ranks;
-  TROUPE_TRY(leader, find_leader(flags));
-  topology.leader_host = leader;
+  topology.leader_host = flags.leader;
   topology.gang_host = flags.gang_host;
   if (topology.gang_host.empty()) {
-    TROUPE_TRY(own, base::local_address_towards(leader));
-    topology.gang_host = own;
+    TROUPE_TRY(own, own_address_towards(flags.leader, std::chrono::seconds(flags.gang_timeout_s)));
+    topology.gang_host = std::move(own);
   }
   return topology;
 }

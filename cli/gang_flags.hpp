@@ -44,12 +44,13 @@ struct gang_topology {
   int local_ranks = 1;
   std::string data_plane;  // "shared_memory", "tls" or "ucx"
   port_range ports;
-  std::string leader_host;  // numeric, several nodes only
-  std::string gang_host;    // this node's address on the gang's network; loopback on one host
+  // Several nodes only. Looked up at every dial: a leader that comes back may have moved.
+  std::string leader_host;
+  std::string gang_host;  // this node's address on the gang's network; loopback on one host
 };
 
-// Blocks while a leader's name does not resolve, with a line now and then, up to --gang-timeout.
-// Errors: invalid_argument (flags that cannot be together), deadline_exceeded (the leader's name).
+// Where --gang-host is not given, own_address_towards() finds it, up to --gang-timeout.
+// Errors: invalid_argument (flags that cannot be together), those of own_address_towards.
 [[nodiscard]] base::result<gang_topology> resolve_topology(const gang_flags& flags,
                                                            const model_flags& model);
 

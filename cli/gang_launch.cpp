@@ -32,11 +32,10 @@ base::result<supervisor::node_link_options> node_link(const gang_topology& topol
 }
 
 base::result<supervisor::options> make_options(gang_launch& launch) {
+  TROUPE_TRY(credentials, resolve_credentials(launch.gang));  // before anything is waited for
   TROUPE_TRY(topology, resolve_topology(launch.gang, launch.model));
-  TROUPE_TRY(credentials, resolve_credentials(launch.gang));
   rank_seat seat = launch.seat;
   seat.parent = static_cast<std::int32_t>(::getpid());
-  seat.leader_host = topology.leader_host;
   seat.gang_host = topology.gang_host;
   supervisor::options options;
   options.command_of = [seat, words = launch.called.words](base::rank_id rank) mutable {
@@ -48,8 +47,11 @@ base::result<supervisor::options> make_options(gang_launch& launch) {
     TROUPE_TRY(link, node_link(topology));
     options.link = std::move(link);
   }
-  options.http = std::move(launch.http);
-  options.url = launch.url;
+  if (launch.open_http) {
+    TROUPE_TRY(door, launch.open_http(topology));
+    options.http = std::move(door.socket);
+    options.url = std::move(door.url);
+  }
   options.credentials = std::move(credentials);
   options.one_shot = launch.one_shot;
   options.restarts = {.restarts = launch.gang.max_restarts,
@@ -71,7 +73,9 @@ exit_code supervise(gang_launch launch) {
   if (!log) return report(log.error());
   auto options = make_options(launch);
   if (!options) {
-    const bool usage = options.error().code == base::error_code::invalid_argument;
+    const base::error_code code = options.error().code;
+    if (code == base::error_code::cancelled) return report(options.error(), exit_code::fine);
+    const bool usage = code == base::error_code::invalid_argument;
     return report(options.error(), usage ? exit_code::usage : exit_code::failed);
   }
   auto ended = supervisor::run(*std::move(options), *log);

@@ -1,10 +1,11 @@
 // The first process of serve, generate and bench: becomes the supervisor of this node's ranks.
 #pragma once
 
-#include <cstdint>
-#include <optional>
+#include <chrono>
+#include <functional>
 #include <string>
 
+#include "base/error.hpp"
 #include "base/fd.hpp"
 #include "cli/exit_code.hpp"
 #include "cli/gang_flags.hpp"
@@ -12,14 +13,20 @@
 
 namespace troupe::cli {
 
+// Rank 0's listening socket, and where clients find it.
+struct http_door {
+  base::fd socket;
+  std::string url;
+};
+
 struct gang_launch {
   const invocation& called;
   const model_flags& model;
   const gang_flags& gang;
   rank_seat seat;  // what every rank is told; rank and parent are filled in
   bool one_shot = false;
-  base::fd http = {};  // rank 0's listening socket, on node 0
-  std::string url = {};
+  // On node 0 of what serves; its invalid_argument is a usage error.
+  std::function<base::result<http_door>(const gang_topology&)> open_http = {};
   std::chrono::seconds drain_patience{100};
 };
 

@@ -104,7 +104,6 @@ exit_code run_over_ranks(const gang_command& command,
                       .gang = gang,
                       .seat = {.positions = command.load.positions,
                                .sequences = command.load.sequences,
-                               .leader_host = {},
                                .gang_host = {},
                                .prompt_file = command.prompt_file},
                       .one_shot = true});

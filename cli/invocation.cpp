@@ -25,10 +25,9 @@ bool set(rank_seat& seat, const std::string& flag, const std::string& value) {
   if (flag == "--parent") return read_integer(value, seat.parent);
   if (flag == "--positions") return read_integer(value, seat.positions);
   if (flag == "--sequences") return read_integer(value, seat.sequences);
-  std::string* const text = flag == "--leader-host" ? &seat.leader_host
-                            : flag == "--gang-host" ? &seat.gang_host
-                            : flag == "--prompt"    ? &seat.prompt_file
-                                                    : nullptr;
+  std::string* const text = flag == "--gang-host" ? &seat.gang_host
+                            : flag == "--prompt"  ? &seat.prompt_file
+                                                  : nullptr;
   if (text == nullptr) return false;
   *text = value;
   return true;
@@ -65,7 +64,6 @@ std::vector<std::string> rank_arguments(const rank_seat& seat,
   add("--parent", std::to_string(seat.parent));
   add("--positions", std::to_string(seat.positions));
   add("--sequences", std::to_string(seat.sequences));
-  add("--leader-host", seat.leader_host);
   add("--gang-host", seat.gang_host);
   add("--prompt", seat.prompt_file);
   arguments.emplace_back("--");

@@ -17,7 +17,6 @@ struct rank_seat {
   int rank = 0;
   std::int64_t positions = 0;  // of the longest sequence of a one-shot command
   std::int64_t sequences = 0;
-  std::string leader_host;  // several nodes: numeric, as the supervisor resolved it
   std::string gang_host;    // this node's address on the gang's network
   std::string prompt_file;  // replaces --prompt-file where that can be read only once
   std::int32_t parent = 0;  // the supervisor's process id

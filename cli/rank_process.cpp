@@ -165,10 +165,9 @@ base::result<rank_inheritance> inherit(const rank_seat& seat) {
 base::result<rank_setup> set_up_rank(const rank_parts& parts, rank_inheritance& inherited) {
   rank_setup setup;
   gang_flags gang = parts.gang;
-  if (!parts.seat.leader_host.empty()) gang.leader = parts.seat.leader_host;  // resolved already
+  gang.gang_host = parts.seat.gang_host;  // the supervisor found it
   TROUPE_TRY(topology, resolve_topology(gang, parts.model));
   setup.topology = std::move(topology);
-  if (!parts.seat.gang_host.empty()) setup.topology.gang_host = parts.seat.gang_host;
   TROUPE_TRY_VOID(prepare_device_collectives(parts, setup.topology));
   TROUPE_TRY(limits, choose_limits(parts.model, parts.opened, parts.load));
   setup.limits = limits;

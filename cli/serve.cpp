@@ -72,11 +72,16 @@ base::result<void> check_exposure(const serve_flags& flags, const std::string& h
           "or set TROUPE_ALLOW_NO_API_KEY=1 where something else keeps strangers out");
 }
 
-base::result<std::string> http_host(const serve_flags& flags) {
-  if (!flags.host.empty()) return flags.host;
-  if (flags.gang.nnodes == 1) return std::string("127.0.0.1");
-  TROUPE_TRY(topology, resolve_topology(flags.gang, flags.model));
-  return topology.gang_host;
+// Node 0's HTTP: --host, or the gang's address (loopback for a gang on one machine).
+base::result<http_door> open_http(const serve_flags& flags, const gang_topology& topology) {
+  std::string host = flags.host;
+  if (host.empty()) host = topology.nnodes == 1 ? "127.0.0.1" : topology.gang_host;
+  TROUPE_TRY_VOID(check_exposure(flags, host));
+  TROUPE_TRY(socket, base::listen_on({.host = host, .port_first = flags.port}));
+  const bool colons = socket.host.find(':') != std::string::npos;
+  const std::string shown = colons ? "[" + socket.host + "]" : socket.host;
+  return http_door{.socket = std::move(socket.descriptor),
+                   .url = fmt::format("http://{}:{}", shown, socket.port)};
 }
 
 exit_code launch(const serve_flags& flags, const invocation& called) {
@@ -92,17 +97,9 @@ exit_code launch(const serve_flags& flags, const invocation& called) {
                      .drain_patience = std::chrono::seconds(flags.drain_timeout_s)};
   if (flags.gang.node_rank == 0) {
     if (const auto keys = read_keys(flags); !keys) return report(keys.error(), exit_code::usage);
-    const auto host = http_host(flags);
-    if (!host) return report(host.error(), exit_code::usage);
-    if (const auto closed = check_exposure(flags, *host); !closed) {
-      return report(closed.error(), exit_code::usage);
-    }
-    auto socket = base::listen_on({.host = *host, .port_first = flags.port});
-    if (!socket) return report(socket.error(), exit_code::failed);
-    const bool colons = socket->host.find(':') != std::string::npos;
-    starts.url =
-        fmt::format("http://{}:{}", colons ? "[" + socket->host + "]" : socket->host, socket->port);
-    starts.http = std::move(socket->descriptor);
+    starts.open_http = [&flags](const gang_topology& topology) {
+      return open_http(flags, topology);
+    };
   }
   return supervise(std::move(starts));
 }

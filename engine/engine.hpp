@@ -76,7 +76,9 @@ class engine {
   // The log of a sequence that has not ended; nullptr when it has.
   [[nodiscard]] const sequence_log* log(base::sequence_id id) noexcept;
 
-  [[nodiscard]] std::uint64_t steps() const noexcept { return steps_; }
+  [[nodiscard]] std::uint64_t steps() const noexcept { return steps_; }  // that have ended
+  // Those that have ended or run.
+  [[nodiscard]] std::uint64_t steps_begun() const noexcept { return steps_ + open_steps_.size(); }
   // Tokens of prompts that were computed, again after a preemption.
   [[nodiscard]] std::uint64_t prefill_tokens() const noexcept { return prefill_tokens_; }
   [[nodiscard]] std::size_t sequences() const noexcept { return planner_.sequences(); }

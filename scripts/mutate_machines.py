@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "mutants"
@@ -43,8 +44,8 @@ MACHINES = {
     "supervisor/restart_policy.cpp": OF_SUPERVISOR,
     "supervisor/vitals_watch.cpp": OF_SUPERVISOR,
 }
-# A change may make a machine run or grow without end.
-LIMIT_S = 60
+# A change may make a machine run or grow without end: it has several times what the tests take.
+LIMIT_FACTOR, LIMIT_LEAST_S, LIMIT_MOST_S = 5, 5, 60
 MEMORY_BYTES = 2 << 30
 
 # Asserts, which no test may trip: not a transition.
@@ -283,11 +284,11 @@ def bound_memory():
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
-def passes(command, number):
+def passes(command, number, limit_s=LIMIT_MOST_S):
     environment = {**os.environ, "TROUPE_MUTANT": str(number)}
     try:
         return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, timeout=LIMIT_S,
+                              stderr=subprocess.DEVNULL, timeout=limit_s,
                               preexec_fn=bound_memory).returncode == 0
     except subprocess.TimeoutExpired:
         return False
@@ -312,14 +313,23 @@ def main():
     programs = build(mutators, {name for one, _ in chosen for name, _ in MACHINES[one.path]},
                      arguments.jobs)
 
+    runs = {run: LIMIT_MOST_S for one, _ in chosen for run in MACHINES[one.path]}
+
+    def is_green(run, number):
+        return passes([programs[run[0]], "--gtest_brief=1", "--gtest_fail_fast=1",
+                       f"--gtest_filter={run[1]}"], number, runs[run])
+
+    for run in runs:
+        begin = time.monotonic()
+        if not is_green(run, -1):
+            sys.exit("mutate-machines: the tests are red with nothing removed")
+        took_s = arguments.jobs * (time.monotonic() - begin)
+        runs[run] = min(LIMIT_MOST_S, max(LIMIT_LEAST_S, LIMIT_FACTOR * took_s))
+
     def survives(job):
         one, number = job
-        return all(passes([programs[name], "--gtest_brief=1", "--gtest_fail_fast=1",
-                           f"--gtest_filter={tests}"], number)
-                   for name, tests in MACHINES[one.path])
+        return all(is_green(run, number) for run in MACHINES[one.path])
 
-    if not all(survives((one, -1)) for one in {one for one, _ in chosen}):
-        sys.exit("mutate-machines: the tests are red with nothing removed")
     alive = unexplained = 0
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         for (one, number), lives in zip(chosen, pool.map(survives, chosen)):

@@ -150,6 +150,10 @@ void write_gang(metrics_text& out, const actors::gang_status& gang) {
               number(gang.prefill_tokens_computed));
   out.counter("troupe_requests_cancelled_total", "Requests that the gang ended for their client.",
               number(gang.cancelled));
+  out.counter("troupe_steps_after_cancel_total",
+              "Steps that began after a client had gone and may have computed for its request "
+              "still; at most one a cancelled request.",
+              number(gang.steps_after_cancel));
   out.family("troupe_data_plane_bytes_total", "counter", "Bytes moved between ranks, by rank 0.");
   out.sample("troupe_data_plane_bytes_total", R"(direction="sent")",
              number(gang.data_plane_bytes_sent));

@@ -63,6 +63,10 @@ class leader::impl {
     return id;
   }
 
+  void cancel(base::request_id id) {
+    post({.event = leader_event::cancelled{id}, .steps_begun = figures_->steps_begun});
+  }
+
   gang_status status() const {
     gang_status status;
     status.ready = is_ready();
@@ -75,6 +79,7 @@ class leader::impl {
     status.prefix_tokens_queried = figures_->prefix_tokens_queried;
     status.prefix_tokens_hit = figures_->prefix_tokens_hit;
     status.cancelled = figures_->cancelled;
+    status.steps_after_cancel = figures_->steps_after_cancel;
     status.stale_dropped = figures_->stale_dropped;
     status.running = figures_->running;
     status.waiting = std::max<std::int64_t>(0, figures_->open_sequences - figures_->running);
@@ -136,7 +141,7 @@ base::result<base::request_id> leader::submit(completion_request request,
   return impl_->submit(std::move(request), std::move(sink));
 }
 
-void leader::cancel(base::request_id id) { impl_->post({.event = leader_event::cancelled{id}}); }
+void leader::cancel(base::request_id id) { impl_->cancel(id); }
 
 void leader::finish_choice(base::request_id id, std::uint32_t choice) {
   impl_->post({.event = leader_event::choice_satisfied{{id, choice}}});

@@ -73,8 +73,7 @@ void leader_machine::on(leader_event::submitted& event) {
     log.params = opened.params;
     log.prompt_ids = request.prompt_ids;
     log.scope = event.request.scope;
-    starts_.push_back({{event.id, choice}, std::move(log)});
-    ++in_engine_;
+    start({event.id, choice}, std::move(log));
   }
 }
 
@@ -101,7 +100,7 @@ void leader_machine::on(leader_event::start_refused& event) {
 
 void leader_machine::on(leader_event::stepped& event) {
   stepping_ = false;
-  last_step_ = now_;
+  if (event.computed) last_step_ = now_;
   std::map<base::request_id, std::vector<choice_token>> emitted;
   for (leader_event::stepped_token& token : event.tokens) {
     if (token.key.request == canary_request) {
@@ -130,7 +129,7 @@ void leader_machine::accept_canary(const leader_event::stepped_token& token) {
 void leader_machine::accept(leader_event::stepped_token& token,
                             std::map<base::request_id, std::vector<choice_token>>& emitted) {
   const auto found = open_.find(token.key.request);
-  if (found == open_.end()) return;  // was cancelled while the step ran; its stop is on the way
+  if (found == open_.end()) return;
   open_request& request = found->second;
   open_choice& choice = request.choices.at(token.key.choice);
   if (choice.done) return;
@@ -177,21 +176,15 @@ void leader_machine::close_choice(open_request& request, choice_key key, bool in
   choice.done = true;
   --request.undone;
   --in_engine_;
-  if (!in_engine) return;
-  const auto waits = std::find_if(starts_.begin(), starts_.end(),
-                                  [&](const auto& start) { return start.key == key; });
-  if (waits == starts_.end()) {
-    stops_.push_back(key);
-  } else {
-    starts_.erase(waits);
-  }
+  if (in_engine) effects_.emplace_back(leader_effect::stop{key});
 }
 
 void leader_machine::end_request(base::request_id id, base::result<void> outcome) {
   const auto found = open_.find(id);
   TROUPE_CHECK(found != open_.end());
+  const bool in_engine = phase_ != phase::waiting;  // else the engine goes as a whole
   for (std::uint32_t choice = 0; choice < found->second.choices.size(); ++choice) {
-    close_choice(found->second, {id, choice}, true);
+    close_choice(found->second, {id, choice}, in_engine);
   }
   open_.erase(found);
   effects_.emplace_back(leader_effect::end{id, std::move(outcome)});
@@ -213,21 +206,24 @@ void leader_machine::leave_epoch(const std::string& reason) {
                                  reason),
                      true));
   }
-  stops_.clear();  // the engine goes as a whole
   in_engine_ = 0;
   effects_.emplace_back(leader_effect::release{epoch_});
 }
 
 void leader_machine::start_canary() {
   canary_running_ = true;
-  ++in_engine_;
   schemas::sequence_log log;
   log.params.temperature = 0.0F;
   log.params.max_tokens = 1;
   log.params.ignore_eos = true;
   log.prompt_ids.push_back(options_.canary_token_id);
   log.scope.none = true;  // nobody's traffic: it is not in the cache's counts
-  starts_.push_back({{canary_request, 0}, std::move(log)});
+  start({canary_request, 0}, std::move(log));
+}
+
+void leader_machine::start(choice_key key, schemas::sequence_log log) {
+  ++in_engine_;
+  effects_.emplace_back(leader_effect::start{key, std::move(log)});
 }
 
 // What follows from the state, whatever the event was.
@@ -238,12 +234,8 @@ void leader_machine::go_on() {
   }
   if (phase_ == phase::waiting) return;
   if (!stepping_) {
-    for (const choice_key& key : stops_) effects_.emplace_back(leader_effect::stop{key});
-    stops_.clear();
     const bool idle_too_long = now_ - last_step_ >= options_.canary_every;
     if (in_engine_ == 0 && idle_too_long) start_canary();
-    for (leader_effect::start& start : starts_) effects_.emplace_back(std::move(start));
-    starts_.clear();
     if (in_engine_ > 0) {
       stepping_ = true;
       effects_.emplace_back(leader_effect::step{});
@@ -262,8 +254,7 @@ void leader_machine::check() const {
   }
   TROUPE_CHECK(undone == in_engine_);
   TROUPE_CHECK(phase_ != phase::waiting || (open_.empty() && !stepping_ && in_engine_ == 0));
-  TROUPE_CHECK(!stepping_ || in_engine_ > 0 || !stops_.empty());
-  TROUPE_CHECK(stepping_ || (starts_.empty() && stops_.empty()));
+  TROUPE_CHECK(phase_ == phase::waiting || in_engine_ == 0 || stepping_);
 }
 
 }  // namespace troupe::actors

@@ -8,7 +8,7 @@
 // Draining is beside that: nothing new is taken, what is open ends. Every open request keeps its
 // whole log here (prompt, parameters, tokens so far), so that it could go on in the next epoch;
 // today an epoch's end ends its requests with a retryable error.
-// A pure machine: no clock, no thread, no I/O. One step of the engine is under way at most.
+// A pure machine: no clock, no thread, no I/O. One step of the engine is asked for at most.
 //
 //   leader_machine leader({.canary_token_id = 0});
 //   for (leader_effect& effect : leader.step(leader_event::submitted{id, request}, now)) ...
@@ -81,6 +81,7 @@ struct stepped_token {
 };
 struct stepped {
   std::vector<stepped_token> tokens;
+  bool computed = true;  // false: all that was to be computed had left before
 };
 struct step_failed {
   base::error error;
@@ -103,7 +104,9 @@ struct start {  // a sequence enters the engine
 struct stop {  // a sequence leaves it
   choice_key key;
 };
-struct step {};  // the engine computes one step; its answer is stepped or step_failed
+// The engine is to compute one step, once what has come meanwhile is seen; its answer is stepped or
+// step_failed. Sequences enter and leave until it begins.
+struct step {};
 struct tokens {
   base::request_id id;
   std::vector<choice_token> tokens;
@@ -183,6 +186,7 @@ class leader_machine {
   void end_request(base::request_id id, base::result<void> outcome);
   void end_if_complete(base::request_id id);
   void leave_epoch(const std::string& reason);
+  void start(choice_key key, schemas::sequence_log log);
   void start_canary();
   void go_on();
   void check() const;
@@ -197,9 +201,6 @@ class leader_machine {
   time_point now_;
   time_point last_step_;
   std::map<base::request_id, open_request> open_;
-  // What waits for the step under way: the engine changes between steps only.
-  std::vector<choice_key> stops_;
-  std::vector<leader_effect::start> starts_;
   std::size_t in_engine_ = 0;  // sequences, the canary among them
   std::uint64_t cancelled_ = 0;
   std::uint64_t stale_dropped_ = 0;

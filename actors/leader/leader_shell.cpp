@@ -22,7 +22,12 @@ void leader_shell::take(leader_mail mail, time_point now) {
     sinks_[submitted->id] = {std::move(mail.sink), submitted->request.choices};
     figures_->prompt_tokens += submitted->request.prompt_ids.size();
   }
+  const bool cancels = std::holds_alternative<leader_event::cancelled>(mail.event);
+  const std::uint64_t stopped = stopped_;
   apply(std::move(mail.event), now);
+  if (cancels && stopped_ > stopped) {
+    figures_->steps_after_cancel += steps_begun() - mail.steps_begun;
+  }
   if (next_) {  // the machine did not want it: a stale epoch
     const base::epoch_id epoch = next_->ranks->epoch();
     next_.reset();
@@ -33,13 +38,14 @@ void leader_shell::take(leader_mail mail, time_point now) {
 void leader_shell::run_step() {
   wants_step_ = false;
   if (!current_) return;
+  const std::uint64_t before = current_->engine->steps();
   auto events = current_->engine->step();
   const time_point now = std::chrono::steady_clock::now();
   if (!events) {
     apply(leader_event::step_failed{events.error()}, now);
     return;
   }
-  leader_event::stepped stepped;
+  leader_event::stepped stepped{.tokens = {}, .computed = current_->engine->steps() > before};
   for (engine::engine_event& event : *events) {
     const auto found = current_->keys.find(event.token.sequence);
     if (found == current_->keys.end()) continue;
@@ -83,6 +89,7 @@ void leader_shell::run(leader_effect::stop& effect) {
   const auto found = current_->ids.find(effect.key);
   if (found == current_->ids.end()) return;
   current_->engine->remove(found->second);
+  ++stopped_;
   forget(effect.key);
 }
 
@@ -91,6 +98,10 @@ void leader_shell::forget(choice_key key) {
   if (found == current_->ids.end()) return;
   current_->keys.erase(found->second);
   current_->ids.erase(found);
+}
+
+std::uint64_t leader_shell::steps_begun() const {
+  return steps_before_ + (current_ ? current_->engine->steps_begun() : 0);
 }
 
 void leader_shell::run(leader_effect::step&) { wants_step_ = true; }
@@ -141,6 +152,7 @@ void leader_shell::publish(time_point now) {
   figures_->cancelled = machine_.cancelled();
   figures_->stale_dropped = machine_.stale_dropped();
   const engine::engine* engine = current_ ? current_->engine.get() : nullptr;
+  figures_->steps_begun = steps_begun();
   figures_->steps = steps_before_ + (engine == nullptr ? 0 : engine->steps());
   figures_->prefill_tokens = prefill_before_ + (engine == nullptr ? 0 : engine->prefill_tokens());
   figures_->preemptions = preemptions_before_ + (engine == nullptr ? 0 : engine->preemptions());

@@ -30,6 +30,8 @@ struct leader_figures {
   std::atomic<std::uint64_t> prefix_tokens_queried{0};
   std::atomic<std::uint64_t> prefix_tokens_hit{0};
   std::atomic<std::uint64_t> cancelled{0};
+  std::atomic<std::uint64_t> steps_begun{0};
+  std::atomic<std::uint64_t> steps_after_cancel{0};
   std::atomic<std::uint64_t> stale_dropped{0};
 };
 
@@ -38,6 +40,7 @@ struct leader_mail {
   leader_input event;
   std::unique_ptr<engine::executor> ranks = {};  // with epoch_began
   std::shared_ptr<completion_sink> sink = {};    // with submitted
+  std::uint64_t steps_begun = 0;                 // with cancelled: when the client went
 };
 
 class leader_shell {
@@ -77,6 +80,7 @@ class leader_shell {
   void run(leader_effect::drained& effect);
   void run(leader_effect::wake_at& effect);
   void forget(choice_key key);
+  [[nodiscard]] std::uint64_t steps_begun() const;
   void publish(time_point now);
 
   const leader_parts parts_;
@@ -89,6 +93,7 @@ class leader_shell {
   std::deque<leader_input> follow_ups_;  // events that effects gave rise to
   std::optional<time_point> wake_at_;
   bool wants_step_ = false;
+  std::uint64_t stopped_ = 0;       // sequences that left the engine before their end
   std::uint64_t steps_before_ = 0;  // of the engines of epochs gone by
   std::uint64_t prefill_before_ = 0;
   std::uint64_t preemptions_before_ = 0;

@@ -29,7 +29,6 @@ void worker_machine::take(const schemas::prepare& message) {
     epoch_ = message.epoch;
     left_number_ = epoch_.number - 1;
     host_busy_ = true;
-    refusal_.clear();
     refused_since_.reset();
     refused_pause_.reset();
     resend_due_.reset();
@@ -98,7 +97,7 @@ void worker_machine::on(const loop_ended& event) { completed(event.epoch, event.
 
 // What the host was doing in the epoch is over, and not as it should be.
 void worker_machine::completed(base::epoch_id epoch, const std::string& failure) {
-  if (epoch != epoch_ || place_ == worker_place::out) return;
+  if (epoch != epoch_) return;
   host_busy_ = false;
   if (place_ == worker_place::leaving) {
     left();

@@ -66,26 +66,34 @@ TEST(LeaderMachine, HandsOutTokensThenEndsOnce) {
   EXPECT_EQ(leader.machine().open_requests(), 0U);
 }
 
-TEST(LeaderMachine, StopsACancelledRequestAfterTheStepUnderWay) {
+TEST(LeaderMachine, StopsACancelledRequestAtOnce) {
   leader_driver leader = leader_driver::serving();
   leader.submit(1, 2);
   leader.tell(leader_event::cancelled{base::request_id{1}});
   EXPECT_EQ(leader.last<leader_effect::end>().outcome.error().code, base::error_code::cancelled);
-  EXPECT_EQ(leader.count<leader_effect::stop>(), 0U);  // the engine is in a step
-  leader.stepped({{1, 0, 11}, {1, 1, 12}});
   EXPECT_EQ(leader.count<leader_effect::stop>(), 2U);
+  leader.stepped({{1, 0, 11}, {1, 1, 12}});              // was computed before
   EXPECT_EQ(leader.count<leader_effect::tokens>(), 0U);  // nobody is told after the end
   EXPECT_EQ(leader.machine().cancelled(), 1U);
 }
 
-TEST(LeaderMachine, StartsNothingOfARequestThatIsCancelledBeforeItsStart) {
+TEST(LeaderMachine, StartsARequestThatComesBeforeTheStepThatIsAskedFor) {
   leader_driver leader = leader_driver::serving();
   leader.submit(1);
-  leader.submit(2);  // waits for the step under way
-  leader.tell(leader_event::cancelled{base::request_id{2}});
-  leader.stepped({{1, 0, 11}});
-  EXPECT_EQ(leader.count<leader_effect::start>(), 0U);
-  EXPECT_EQ(leader.count<leader_effect::stop>(), 0U);
+  EXPECT_EQ(leader.count<leader_effect::step>(), 1U);
+  leader.submit(2);
+  EXPECT_EQ(leader.count<leader_effect::start>(), 1U);
+  EXPECT_EQ(leader.count<leader_effect::step>(), 0U);  // one is asked for already
+}
+
+TEST(LeaderMachine, IsNoReadierForAStepThatComputedNothing) {
+  leader_driver leader = leader_driver::serving();
+  leader.wait(9s);
+  leader.submit(1);
+  leader.tell(leader_event::cancelled{base::request_id{1}});
+  leader.tell(leader_event::stepped{.tokens = {}, .computed = false});
+  leader.wait(2s);
+  EXPECT_FALSE(leader.ready());
 }
 
 TEST(LeaderMachine, EndsAChoiceThatHasWhatItNeedsAndKeepsTheOthers) {
@@ -93,9 +101,9 @@ TEST(LeaderMachine, EndsAChoiceThatHasWhatItNeedsAndKeepsTheOthers) {
   leader.submit(1, 2);
   leader.tell(leader_event::choice_satisfied{{base::request_id{1}, 0}});
   EXPECT_EQ(leader.count<leader_effect::end>(), 0U);
+  EXPECT_EQ(leader.count<leader_effect::stop>(), 1U);
   leader.stepped({{1, 0, 11}, {1, 1, 12}});
   EXPECT_EQ(leader.last<leader_effect::tokens>().tokens.size(), 1U);
-  EXPECT_EQ(leader.count<leader_effect::stop>(), 1U);
   leader.tell(leader_event::choice_satisfied{{base::request_id{1}, 1}});
   EXPECT_TRUE(leader.last<leader_effect::end>().outcome);
 }
@@ -207,7 +215,6 @@ TEST(LeaderMachine, HandsOutNoTokensOfAStepInWhichTheCanaryFailed) {
   leader.wait(4s);
   leader.tell(leader_event::woke{});
   leader.submit(1);
-  leader.stepped({});  // the canary goes on, the request begins
   ASSERT_EQ(leader.count<leader_effect::start>(), 1U);
   leader_event::stepped event;
   event.tokens.resize(2);
@@ -222,7 +229,7 @@ TEST(LeaderMachine, HandsOutNoTokensOfAStepInWhichTheCanaryFailed) {
 TEST(LeaderMachine, EndsOnlyTheRequestWhoseLogitsAreNoNumbers) {
   leader_driver leader = leader_driver::serving();
   leader.submit(1, 2);
-  leader.submit(2);  // waits for the step under way
+  leader.submit(2);
   leader.fail_choice(base::request_id{1}, 0, base::error_code::internal);
   EXPECT_EQ(leader.all<leader_effect::end>().size(), 1U);
   EXPECT_EQ(leader.last<leader_effect::end>().outcome.error().code, base::error_code::internal);
@@ -241,7 +248,6 @@ TEST(LeaderMachine, EndsARequestThatTheEngineRefuses) {
   EXPECT_EQ(leader.last<leader_effect::end>().outcome.error().code,
             base::error_code::resource_exhausted);
   EXPECT_EQ(leader.machine().open_requests(), 0U);
-  leader.stepped({{1, 0, 11}});
   const auto stops = leader.all<leader_effect::stop>();
   ASSERT_EQ(stops.size(), 1U);  // of the choice that it took
   EXPECT_EQ(stops[0].key.choice, 0U);

@@ -82,7 +82,7 @@ class leader_world {
       tell(leader_event::step_failed{{base::error_code::aborted, "aborted", "t"}});
       return;
     }
-    leader_event::stepped event;
+    leader_event::stepped event{.tokens = {}, .computed = !sequences_.empty()};
     std::vector<choice_key> gone;
     for (const choice_key& key : sequences_) {
       leader_event::stepped_token token;
@@ -106,13 +106,9 @@ class leader_world {
     }
   }
 
-  void check(leader_effect::start& effect) {
-    EXPECT_FALSE(stepping_) << "a sequence enters while the engine steps";
-    EXPECT_TRUE(sequences_.insert(effect.key).second);
-  }
+  void check(leader_effect::start& effect) { EXPECT_TRUE(sequences_.insert(effect.key).second); }
   void check(leader_effect::stop& effect) {
-    EXPECT_FALSE(stepping_) << "a sequence leaves while the engine steps";
-    sequences_.erase(effect.key);
+    sequences_.erase(effect.key);  // it may have ended in the very step that ended its request
   }
   void check(leader_effect::step&) {
     EXPECT_FALSE(stepping_);

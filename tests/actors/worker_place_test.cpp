@@ -381,6 +381,23 @@ TEST(WorkerPlace, ALeaderThatAsksForALeftEpochIsToldSo) {
   EXPECT_EQ(rank.machine.place(), worker_place::opening);
 }
 
+TEST(WorkerPlace, OnlyALeaderThatHasWelcomedItIsToldOfALeftEpoch) {
+  worker_driver rank;
+  rank.to_serving(4).feed(worker::loop_ended{epoch(4), "broken"});
+  rank.feed(worker::control_down{rank.last_dial, "reset"}).wait(100ms).come_up();
+  rank.hear(schemas::prepare{epoch(4)});
+  EXPECT_EQ(rank.messages(), 0);
+  EXPECT_EQ(rank.machine.stale_dropped(), 1U);
+}
+
+TEST(WorkerPlace, WhileItLeavesAndLoadsItAnswersNoPrepare) {
+  worker_driver rank;
+  rank.to_serving(4).hear(schemas::welcome{incarnation, "avx2"});
+  rank.hear(schemas::prepare{epoch(5)});
+  EXPECT_TRUE(rank.effects.empty());
+  EXPECT_EQ(rank.machine.place(), worker_place::leaving);
+}
+
 TEST(WorkerPlace, WhileItLeavesItIsAlreadyOut) {
   worker_driver rank;
   rank.to_serving(4).feed(worker::rank_lost{{0}, "killed", 0});

@@ -4,6 +4,9 @@
 
 #include <string>
 #include <utility>
+#include <vector>
+
+#include "tests/base/instruction_count.hpp"
 
 namespace troupe::base {
 namespace {
@@ -40,7 +43,23 @@ TEST(Sha256, StartsANewHashAfterTheEnd) {
   EXPECT_EQ(moved.finish(), sha256_of(""));
 }
 
-TEST(Sha256, ComparesInConstantTime) {
+TEST(Sha256, ComparesWithTheSameInstructionsWhereverTheDifferenceIs) {
+  const digest secret = sha256_of("a");
+  std::vector<digest> guesses(4, secret);
+  guesses[1].front() ^= 1;
+  guesses[2].back() ^= 1;
+  guesses[3] = sha256_of("b");
+  std::vector<long> counts;
+  for (const digest& guess : guesses) {
+    volatile bool same = equal_in_constant_time(secret, guess);
+    counts.push_back(test::instructions_of([&] { same = equal_in_constant_time(secret, guess); }));
+  }
+  if (counts.front() < 0) GTEST_SKIP() << "processes cannot be traced here";
+  EXPECT_GT(counts.front(), 32);
+  for (const long count : counts) EXPECT_EQ(count, counts.front());
+}
+
+TEST(Sha256, ComparesWhole) {
   const digest a = sha256_of("a");
   digest other = a;
   EXPECT_TRUE(equal_in_constant_time(a, other));

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -38,6 +39,13 @@ inline bool wait_until(const std::function<bool()>& holds,
   return true;
 }
 
+// How long a loss may stay unnoticed. The promise is 1 s; a machine shared with others gets ten
+// times that, or what TROUPE_NOTICE_MAX_MS says.
+inline std::chrono::milliseconds notice_max() {
+  const char* const text = std::getenv("TROUPE_NOTICE_MAX_MS");
+  return std::chrono::milliseconds(text == nullptr ? 10'000 : std::atoi(text));
+}
+
 // Processes of this machine whose command line has all of these words in a row.
 inline std::vector<pid_t> processes_with(const std::vector<std::string>& words) {
   std::string wanted;
@@ -51,6 +59,13 @@ inline std::vector<pid_t> processes_with(const std::vector<std::string>& words) 
     }
   }
   return found;
+}
+
+// Not one that has ended and waits for its new parent to look.
+inline bool is_alive(pid_t process) {
+  const std::string stat = cli::test::read_file("/proc/" + std::to_string(process) + "/stat");
+  const auto name_end = stat.rfind(')');
+  return name_end != std::string::npos && stat.substr(name_end, 3) != ") Z";
 }
 
 class served_gang {

@@ -18,6 +18,24 @@ TEST(ServedGang, FreesWhatAClientThatWentHeld) {
   EXPECT_TRUE(wait_until([&] { return gang.metric("vllm:kv_cache_usage_perc") == 0.0; }, 10s));
 }
 
+TEST(ServedGang, ComputesOneMoreStepAtMostForAClientThatWent) {
+  served_gang gang({"--tensor-parallel-size", "2"});
+  ASSERT_TRUE(gang.ready_within()) << gang.log();
+  open_stream stays(gang.url(), completion_body(3500));
+  constexpr int clients = 12;
+  for (int client = 0; client < clients; ++client) {
+    open_stream goes(gang.url(), completion_body(3000));
+    ASSERT_TRUE(wait_until([&] { return goes.pieces() >= 3; }));
+    goes.cancel();
+    goes.join();
+    ASSERT_TRUE(wait_until(
+        [&] { return gang.metric("troupe_requests_cancelled_total") >= client + 1.0; }, 10s));
+    EXPECT_LE(gang.metric("troupe_steps_after_cancel_total"), client + 1.0);
+  }
+  EXPECT_EQ(gang.metric("vllm:num_requests_running"), 1.0);
+  EXPECT_FALSE(stays.failed());
+}
+
 TEST(ServedGang, DrainsOnSigterm) {
   served_gang gang({"--tensor-parallel-size", "2"});
   ASSERT_TRUE(gang.ready_within()) << gang.log();

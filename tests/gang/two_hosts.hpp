@@ -43,6 +43,12 @@ class two_hosts {
   // Host 0 as the test reaches it.
   [[nodiscard]] std::string front_address() const { return network(1) + "1"; }
 
+  // Another address of a host on the same cable.
+  [[nodiscard]] std::string add_address(int host) const {
+    const std::string made = network(0) + std::to_string(host + 11);
+    return in(host, "ip addr add " + made + "/24 dev " + cable(host)) ? made : std::string();
+  }
+
   void cut() const { static_cast<void>(in(0, "ip link set " + cable(0) + " down")); }
   void mend() const { static_cast<void>(in(0, "ip link set " + cable(0) + " up")); }
 

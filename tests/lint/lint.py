@@ -27,6 +27,7 @@ CHECKS = {
     "macros": words.macros,
     "pragma_once": words.pragma_once,
     "architecture": words.architecture,
+    "named_tests": words.named_tests,
     "format": formatting.formatting,
 }
 

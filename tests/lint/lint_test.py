@@ -341,6 +341,13 @@ class words_test(planted):
             self.plant(folder, {"docs/ARCHITECTURE.md": "docs/ base/\n"})
             self.assertEqual(lint.lint(pathlib.Path(folder), ["architecture"])[0], [])
 
+    def test_catches_a_document_that_names_a_test_that_is_not_there(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.plant(folder, {"tests/net/a_test.cpp": "TEST_P(Suite, One) {}\n",
+                                "docs/a.md": "`net.Suite.One` and `net.Suite.Two`, `a.B.C`\n"})
+            found, _ = lint.lint(pathlib.Path(folder), ["named_tests"])
+            self.assertEqual([one.message for one in found], ["no test is named net.Suite.Two"])
+
 
 @unittest.skipUnless(formatting.installed(), f"no clang-format {formatting.VERSION}")
 class formatting_test(planted):

@@ -107,3 +107,22 @@ def architecture(tree):
         if not folder.startswith(".") and (told is None or f"{folder}/" not in told.text):
             yield violation("architecture", "docs/ARCHITECTURE.md", 1,
                             f"does not mention {folder}/")
+
+
+def named_tests(tree):
+    """A test that a document names, `folder.Suite.Name`, is there."""
+    there = set()
+    for file in tree.cpp:
+        if file.folder == "tests":
+            folder = file.path.split("/")[1]
+            there |= {(folder, *found) for found in
+                      re.findall(r"\bTEST(?:_[FP])?\(\s*(\w+),\s*(\w+)\)", file.text)}
+    folders = {folder for folder, _, _ in there}
+    for file in tree.files:
+        if not file.path.startswith("docs/"):
+            continue
+        for number, line in enumerate(file.lines, 1):
+            for named in re.findall(r"`(\w+)\.([A-Z]\w+)\.([A-Z]\w+)`", line):
+                if named[0] in folders and named not in there:
+                    yield violation("named_tests", file.path, number,
+                                    f"no test is named {'.'.join(named)}")

@@ -14,7 +14,7 @@ namespace {
 
 using testing::HasSubstr;
 
-// Of 20; these weights reach 17.
+// Of 20; these weights reach 18.
 constexpr int right_min = 14;
 
 std::string lower(std::string text) {

@@ -4,6 +4,7 @@
 
 #include "base/sha256.hpp"
 #include "serving/page.hpp"
+#include "tests/base/instruction_count.hpp"
 #include "tests/serving/serving_world.hpp"
 
 namespace troupe::serving::test {
@@ -41,6 +42,24 @@ TEST(ApiKeys, ReadsKeysAndHashes) {
     EXPECT_FALSE(keys->admits(wrong)) << wrong;
   }
   EXPECT_TRUE(api_keys().admits("")) << "no keys: open";
+}
+
+// Neither which key it is, nor how much of one is right, shows in what is done.
+TEST(ApiKeys, AreComparedWithTheSameInstructionsWhateverIsSent) {
+  std::string file;
+  for (char last = 'a'; last <= 'h'; ++last)
+    file += "a-key-of-24-characters-" + std::string(1, last) + "\n";
+  const auto keys = api_keys::parse(file, "keys.txt");
+  ASSERT_TRUE(keys);
+  const auto count = [&](const std::string& sent) {
+    const std::string header = "Bearer " + sent;
+    volatile bool admitted = keys->admits(header);
+    return base::test::instructions_of([&] { admitted = keys->admits(header); });
+  };
+  const long first = count("a-key-of-24-characters-a");
+  if (first < 0) GTEST_SKIP() << "processes cannot be traced here";
+  EXPECT_EQ(count("a-key-of-24-characters-h"), first);
+  EXPECT_EQ(count("a-key-of-24-characters-x"), count("x-key-of-24-characters-a"));
 }
 
 TEST(ApiKeys, RefusesLinesWithoutShowingThem) {
