@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "base/error.hpp"
 #include "base/ids.hpp"
 
 namespace troupe::actors {
@@ -21,6 +22,20 @@ inline constexpr int exit_fine = 0;
 inline constexpr int exit_failed = 1;
 inline constexpr int exit_refused = 3;
 inline constexpr int exit_lost_gang = 4;
+
+// Input that can never work (a model, a manifest) is refused; what may work in another life of the
+// process has failed.
+[[nodiscard]] constexpr int exit_code_of(base::error_code code) noexcept {
+  switch (code) {
+    case base::error_code::invalid_argument:
+    case base::error_code::not_found:
+    case base::error_code::unimplemented:
+    case base::error_code::data_loss:
+      return exit_refused;
+    default:
+      return exit_failed;
+  }
+}
 
 // One control connection as the leader counts them; never used twice while its process lives.
 using connection_id = base::strong_id<struct connection_tag, std::uint64_t>;

@@ -5,23 +5,15 @@
 #include <cstdio>
 #include <string>
 
+#include "actors/machine.hpp"
 #include "base/error.hpp"
 
 namespace troupe::cli {
 
 enum class exit_code : int { fine = 0, failed = 1, usage = 2, refused_input = 3, lost_gang = 4 };
 
-// Input that can never work (a model, a manifest) is refused; what may work later has failed.
 [[nodiscard]] constexpr exit_code exit_code_of(base::error_code code) noexcept {
-  switch (code) {
-    case base::error_code::invalid_argument:
-    case base::error_code::not_found:
-    case base::error_code::unimplemented:
-    case base::error_code::data_loss:
-      return exit_code::refused_input;
-    default:
-      return exit_code::failed;
-  }
+  return static_cast<exit_code>(actors::exit_code_of(code));
 }
 
 // Prints "troupe: <message> [<code>]" on stderr and gives the exit code.

@@ -213,7 +213,7 @@ void openai_server::impl::metrics(http_exchange& exchange) {
       .gang = options_.gang.status(),
       .http = http_counters_ ? http_counters_() : net::http_server_counters{},
       .open_requests = open_requests(),
-      .text_queue = short_texts_.waiting() + long_texts_.waiting(),
+      .text_queue = short_texts_.waiting() + long_texts_.waiting() + new_grammars_.waiting(),
       .now = options_.seams.wall_clock(),
       .version = options_.version};
   send(exchange, 200, metrics_page(counted_, context),
@@ -258,18 +258,19 @@ void openai_server::impl::answer_text(http_exchange& exchange,
   const std::weak_ptr<impl> self = weak_from_this();
   const std::size_t bytes = exchange.request.body.size();
   const auto body = std::make_shared<const std::string>(std::move(exchange.request.body));
-  enqueue(exchange, bytes, [self, exchange, body, make, front = front_, thread = thread_] {
-    if (exchange.response->gone()) return;
-    thread->post([self, exchange, made = ((*front).*make)(*body)] {
-      const auto alive = self.lock();
-      if (!alive) return;
-      if (made) {
-        alive->send(exchange, 200, *made);
-      } else {
-        alive->send_error(exchange, made.error());
-      }
-    });
-  });
+  enqueue(texts_for(bytes), exchange, bytes,
+          [self, exchange, body, make, front = front_, thread = thread_] {
+            if (exchange.response->gone()) return;
+            thread->post([self, exchange, made = ((*front).*make)(*body)] {
+              const auto alive = self.lock();
+              if (!alive) return;
+              if (made) {
+                alive->send(exchange, 200, *made);
+              } else {
+                alive->send_error(exchange, made.error());
+              }
+            });
+          });
 }
 
 void openai_server::impl::tokenize(http_exchange& exchange) {

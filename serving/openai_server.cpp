@@ -87,7 +87,8 @@ openai_server::impl::impl(openai_server_options options, std::uint64_t secret)
       page_policy_(serving::page_policy()),
       secret_(secret),
       short_texts_({options_.limits.text_queue_max, options_.limits.text_queue_bytes_max}),
-      long_texts_({options_.limits.text_queue_max, options_.limits.text_queue_bytes_max}) {}
+      long_texts_({options_.limits.text_queue_max, options_.limits.text_queue_bytes_max}),
+      new_grammars_({options_.limits.text_queue_max, options_.limits.text_queue_bytes_max}) {}
 
 void openai_server::impl::attach(std::function<bool(std::function<void()>)> post,
                                  std::function<net::http_server_counters()> counters) {
@@ -102,6 +103,7 @@ void openai_server::impl::close() {
   thread_->close();
   short_texts_.stop();
   long_texts_.stop();
+  new_grammars_.stop();
   for (auto& [key, open] : generations_) open.work->abandon();
   generations_.clear();
 }
@@ -130,9 +132,12 @@ const std::string& openai_server::impl::fingerprint() {
 
 // --- requests for tokens ------------------------------------------------------------------------
 
-bool openai_server::impl::enqueue(const http_exchange& exchange, std::size_t bytes,
-                                  std::function<void()> job) {
-  text_worker& worker = bytes <= options_.limits.short_body_bytes ? short_texts_ : long_texts_;
+text_worker& openai_server::impl::texts_for(std::size_t bytes) {
+  return bytes <= options_.limits.short_body_bytes ? short_texts_ : long_texts_;
+}
+
+bool openai_server::impl::enqueue(text_worker& worker, const http_exchange& exchange,
+                                  std::size_t bytes, std::function<void()> job) {
   if (worker.push(bytes, std::move(job))) return true;
   ++counted_.text_queue_full;
   send_error(exchange,
@@ -157,10 +162,32 @@ void openai_server::impl::complete(http_exchange& exchange, endpoint at) {
           alive->admit(key, std::move(prepared), exchange, arrived, std::move(ticket));
         });
   };
-  if (!enqueue(exchange, bytes, std::move(job))) return;
+  if (!enqueue(texts_for(bytes), exchange, bytes, std::move(job))) return;
   exchange.response->on_gone([self, key] {
     if (const auto alive = self.lock()) alive->client_gone(key);
   });
+}
+
+void openai_server::impl::compile(std::uint64_t key, prepared_request prepared,
+                                  const http_exchange& from,
+                                  std::chrono::steady_clock::time_point arrived,
+                                  std::shared_ptr<void> ticket) {
+  const std::size_t bytes = prepared.sampling.params.grammar->text.size();
+  auto job = [self = weak_from_this(), key, from, arrived, front = front_, thread = thread_,
+              ticket = std::move(ticket),
+              shared = std::make_shared<prepared_request>(std::move(prepared))] {
+    if (from.response->gone()) return;
+    auto compiled = front->compile_grammar(*shared);
+    shared->grammar_param.clear();
+    thread->post([self, key, from, arrived, ticket, shared, compiled = std::move(compiled)] {
+      const auto alive = self.lock();
+      if (!alive) return;
+      api_result<prepared_request> outcome(std::move(*shared));
+      if (!compiled) outcome = tl::unexpected(compiled.error());
+      alive->admit(key, std::move(outcome), from, arrived, ticket);
+    });
+  };
+  static_cast<void>(enqueue(new_grammars_, from, bytes, std::move(job)));
 }
 
 void openai_server::impl::admit(std::uint64_t key, api_result<prepared_request> prepared,
@@ -169,6 +196,9 @@ void openai_server::impl::admit(std::uint64_t key, api_result<prepared_request> 
                                 std::shared_ptr<void> ticket) {
   if (from.response->gone()) return;
   if (!prepared) return send_error(from, prepared.error());
+  if (!prepared->grammar_param.empty()) {
+    return compile(key, *std::move(prepared), from, arrived, std::move(ticket));
+  }
   if (!mailbox_) {
     mailbox_ = std::make_shared<token_mailbox>(options_.seams.clock,
                                                [self = weak_from_this(), thread = thread_] {

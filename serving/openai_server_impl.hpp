@@ -66,8 +66,13 @@ class openai_server::impl : public std::enable_shared_from_this<impl> {
   void complete(http_exchange& exchange, endpoint at);
   void answer_text(http_exchange& exchange,
                    api_result<std::string> (text_front::*make)(std::string_view) const);
+  // By the body's length.
+  [[nodiscard]] text_worker& texts_for(std::size_t bytes);
   // False when the queue is full: answered then.
-  bool enqueue(const http_exchange& exchange, std::size_t bytes, std::function<void()> job);
+  bool enqueue(text_worker& worker, const http_exchange& exchange, std::size_t bytes,
+               std::function<void()> job);
+  void compile(std::uint64_t key, prepared_request prepared, const http_exchange& from,
+               std::chrono::steady_clock::time_point arrived, std::shared_ptr<void> ticket);
   void admit(std::uint64_t key, api_result<prepared_request> prepared, const http_exchange& from,
              std::chrono::steady_clock::time_point arrived, std::shared_ptr<void> ticket);
   void client_gone(std::uint64_t key);
@@ -98,6 +103,7 @@ class openai_server::impl : public std::enable_shared_from_this<impl> {
   std::atomic<bool> draining_ = false;
   text_worker short_texts_;
   text_worker long_texts_;
+  text_worker new_grammars_;
 };
 
 }  // namespace troupe::serving

@@ -167,12 +167,11 @@ api_result<void> text_front::force_calls(const tool_request& tools, prepared_req
   if (out.sampling.params.grammar) {
     return refuse("tool_choice", "cannot be given beside a form of the answer");
   }
-  const structured_output calls{
-      std::make_shared<schemas::output_grammar>(
-          schemas::output_grammar{schemas::output_grammar::kind::json_schema, tools.answer_schema}),
-      "tools"};
-  TROUPE_TRY_VOID(check_grammar(calls));
-  out.sampling.params.grammar = calls.grammar;
+  TROUPE_TRY_VOID(
+      take_grammar({std::make_shared<schemas::output_grammar>(schemas::output_grammar{
+                        schemas::output_grammar::kind::json_schema, tools.answer_schema}),
+                    "tools"},
+                   out));
   out.form.list_of_calls = tools.mode == tool_request::choice::required;
   out.form.function = tools.function;
   out.calls_end_answers = out.form.list_of_calls;
@@ -252,8 +251,21 @@ api_result<void> text_front::fit_length(prepared_request& request) const {
   return {};
 }
 
-// Compiled here, where a slow one keeps only this text thread, and kept for the engine.
-api_result<void> text_front::check_grammar(const structured_output& asked) const {
+namespace {
+
+api_result<void> compiled_or_refused(const text::grammar_cache::entry& compiled,
+                                     const std::string& param) {
+  if (compiled) return {};
+  // Too many are being compiled: again in some seconds.
+  if (compiled.error().code == base::error_code::unavailable) {
+    return tl::unexpected(api_error(compiled.error()));
+  }
+  return refuse(param, compiled.error().message, "invalid_grammar");
+}
+
+}  // namespace
+
+api_result<void> text_front::take_grammar(structured_output asked, prepared_request& out) const {
   if (!asked.grammar) return {};
   if (grammars_ == nullptr) {
     return refuse(asked.param,
@@ -261,13 +273,17 @@ api_result<void> text_front::check_grammar(const structured_output& asked) const
                   "follow a grammar",
                   "unsupported_parameter");
   }
-  const auto compiled = grammars_->get(*asked.grammar);
-  if (compiled) return {};
-  // Too many are being compiled: again in some seconds.
-  if (compiled.error().code == base::error_code::unavailable) {
-    return tl::unexpected(api_error(compiled.error()));
+  out.sampling.params.grammar = std::move(asked.grammar);
+  if (const auto known = grammars_->find(*out.sampling.params.grammar)) {
+    return compiled_or_refused(*known, asked.param);
   }
-  return refuse(asked.param, compiled.error().message, "invalid_grammar");
+  out.grammar_param = std::move(asked.param);
+  return {};
+}
+
+api_result<void> text_front::compile_grammar(const prepared_request& request) const {
+  return compiled_or_refused(grammars_->get(*request.sampling.params.grammar),
+                             request.grammar_param);
 }
 
 api_result<prepared_request> text_front::prepare(endpoint at, std::string_view body) const {
@@ -279,8 +295,7 @@ api_result<prepared_request> text_front::prepare(endpoint at, std::string_view b
   TROUPE_TRY(logits, read_logit_params(root, model_, limits_, tokenizer_));
   out.sampling.params.logits = std::move(logits);
   TROUPE_TRY(structured, read_structured_output(root));
-  TROUPE_TRY_VOID(check_grammar(structured));
-  out.sampling.params.grammar = std::move(structured.grammar);
+  TROUPE_TRY_VOID(take_grammar(std::move(structured), out));
   if (tokenizer_ == nullptr) {
     if (!out.sampling.stop.empty()) {
       return refuse("stop", "this model has no tokenizer; use stop_token_ids",

@@ -1,6 +1,6 @@
 // From the body of a request to token ids: JSON, checks, chat template, tokenizer. Pure functions
 // of the body (and, for templates that write the date, the time): run on a text thread, as a long
-// prompt takes up to seconds.
+// prompt takes up to seconds. A grammar that is new takes up to one: on a thread of its own.
 #pragma once
 
 #include <chrono>
@@ -28,6 +28,7 @@ struct prepared_request {
   answer_form form = {};                           // what the answers' texts are made of
   std::vector<std::int32_t> markers = {};          // special tokens whose text it needs
   bool calls_end_answers = true;                   // finish_reason tool_calls: not where named
+  std::string grammar_param = {};                  // whose grammar is still to be compiled
 };
 
 [[nodiscard]] api_error no_such_model(const std::string& name, const served_model& model);
@@ -46,6 +47,8 @@ class text_front {
 
   // Errors of all: 400 naming the parameter, 404 (no such model).
   [[nodiscard]] api_result<prepared_request> prepare(endpoint at, std::string_view body) const;
+  // Where prepare() left a grammar_param: compiles the grammar, which is kept for the engine.
+  [[nodiscard]] api_result<void> compile_grammar(const prepared_request& request) const;
   // Bodies of the answers to /tokenize and /detokenize, in vLLM's shapes.
   [[nodiscard]] api_result<std::string> tokenize(std::string_view body) const;
   [[nodiscard]] api_result<std::string> detokenize(std::string_view body) const;
@@ -68,7 +71,7 @@ class text_front {
   [[nodiscard]] api_result<token_ids> read_prompt(const json& value, const std::string& param,
                                                   bool add_special_tokens) const;
   [[nodiscard]] api_result<std::vector<token_ids>> read_prompts(const json& body) const;
-  [[nodiscard]] api_result<void> check_grammar(const structured_output& asked) const;
+  [[nodiscard]] api_result<void> take_grammar(structured_output asked, prepared_request& out) const;
   [[nodiscard]] api_result<std::vector<std::string>> texts_of_prompts(
       const json& body, const std::vector<token_ids>& prompts, bool skip_special_tokens) const;
   [[nodiscard]] api_result<void> fit_length(prepared_request& request) const;

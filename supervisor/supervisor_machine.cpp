@@ -96,7 +96,6 @@ void supervisor_machine::on(const event::timer&) {
     if (one.is == state::waiting && now_ >= one.due) start(one);
   }
   if (!patience_due_ || now_ < *patience_due_) return;
-  patience_due_.reset();
   if (stage_ == stage::draining) {
     if (leader() != nullptr) {
       exit_code_ = exit_failed;
@@ -108,7 +107,7 @@ void supervisor_machine::on(const event::timer&) {
     log(log_level::warning, fmt::format("ranks that did not leave within {} s are killed",
                                         seconds(options_.leave_patience)));
     end(exit_code_, cause_);
-  } else if (stage_ == stage::ending) {
+  } else {
     stage_ = stage::finished;
     effects_.push_back(effect::finish{exit_code_, cause_});
   }
@@ -180,8 +179,8 @@ void supervisor_machine::on(const event::rank_not_started& seen) {
   one->started = now_;
   if (stage_ == stage::serving) {
     lose(*one, seen.why);
-  } else if (stage_ == stage::draining && one == leader()) {
-    leave();
+  } else if (one == leader()) {
+    leave();  // it was to drain
   } else {
     finish_when_all_ended();
   }
@@ -226,8 +225,7 @@ void supervisor_machine::exited(slot& one, const child_change& change) {
         exit_code_ = exit_failed;
         cause_ = fmt::format("rank 0 {} while it drained", cause);
       }
-      leave();
-      return;
+      return leave();
     case stage::leaving:
     case stage::ending:
     case stage::finished:

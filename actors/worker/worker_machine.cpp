@@ -13,19 +13,6 @@ using namespace worker;  // NOLINT(google-build-using-namespace): the machine's 
 
 namespace {
 
-// What can never work is refused; what may work in another life of the process has failed.
-int exit_code_of(base::error_code code) {
-  switch (code) {
-    case base::error_code::invalid_argument:
-    case base::error_code::not_found:
-    case base::error_code::unimplemented:
-    case base::error_code::data_loss:
-      return exit_refused;
-    default:
-      return exit_failed;
-  }
-}
-
 bool has(const std::vector<std::string>& paths, const std::string& path) {
   return std::find(paths.begin(), paths.end(), path) != paths.end();
 }
@@ -39,7 +26,6 @@ worker_machine::worker_machine(worker_options options)
 }
 
 std::vector<effect> worker_machine::step(const event& event, time_point now) {
-  effects_.clear();
   if (over_) return {};
   TROUPE_CHECK(now >= now_);
   now_ = now;
@@ -50,7 +36,7 @@ std::vector<effect> worker_machine::step(const event& event, time_point now) {
     sleep();
   }
   check_invariants();
-  return std::move(effects_);
+  return std::exchange(effects_, {});
 }
 
 // --- the link -----------------------------------------------------------------------------------

@@ -66,6 +66,8 @@ TEST(WorkerLink, IsWelcomed) {
   rank.to_welcomed();
   EXPECT_EQ(rank.machine.link(), worker_link::welcomed);
   EXPECT_EQ(rank.messages(), 0);  // it still loads
+  // Nothing is due but the next line about its phase.
+  EXPECT_EQ(rank.wake_at, rank.now + worker_times::say_every);
   EXPECT_TRUE(rank.wait(5s).said<schemas::join_request>().empty());
 }
 
@@ -270,6 +272,14 @@ TEST(WorkerLink, ARefusedRankGivesUpWithTheReason) {
   EXPECT_EQ(count_of<worker::hang_up>(rank.effects), 1);
   EXPECT_TRUE(rank.machine.over());
   EXPECT_TRUE(rank.feed(worker::timer{}).effects.empty());
+  EXPECT_TRUE(rank.feed(worker::leader_at{"another", 1}).effects.empty());
+}
+
+TEST(WorkerLink, AWelcomeEndsThePatienceOfARefusal) {
+  worker_driver rank;
+  rank.to_waiting().hear(schemas::refusal{"a wrong share"});
+  rank.hear(schemas::welcome{incarnation, "amx_bf16"});
+  EXPECT_FALSE(rank.wait(2 * patience).gave_up());
 }
 
 TEST(WorkerLink, ARefusedRankGivesUpEvenWhenItsLeaderIsSilent) {
@@ -357,6 +367,12 @@ TEST(WorkerLink, GivesUpWhenNobodyTellsWhereTheLeaderIs) {
   EXPECT_EQ(rank.gave_up()->exit_code, 4);
 }
 
+TEST(WorkerLink, GivesUpWhenItsPatienceEndsAndNotAtItsNextLine) {
+  worker_driver rank({.self = description(1), .world_size = 2, .patience = 605s});
+  EXPECT_FALSE(rank.to_started().wait(605s - 1ms).gave_up());
+  EXPECT_TRUE(rank.wait(1ms).gave_up());
+}
+
 TEST(WorkerLink, HasPatienceWithAWelcomingLeader) {
   worker_driver rank;
   rank.to_waiting();
@@ -442,7 +458,8 @@ TEST(WorkerLink, EachPhaseHasALineThatSaysWhatItWaitsFor) {
     return lines.back().line;
   };
   worker_driver rank;
-  EXPECT_THAT(line(rank.to_started()), HasSubstr("waits to be told where the leader is"));
+  EXPECT_THAT(line(rank.to_started()),
+              HasSubstr("waits to be told where the leader is: it has just started"));
   rank.feed(worker::leader_at{"leader", 8472});
   rank.feed(worker::control_down{rank.last_dial, "no route"});
   rank.wait(100ms);

@@ -468,6 +468,7 @@ TEST(WorkerDrain, EndsAtOnceWhenItIsOut) {
   ASSERT_TRUE(rank.gave_up());
   EXPECT_EQ(rank.gave_up()->exit_code, 0);
   EXPECT_EQ(count_of<worker::give_up>(rank.effects), 1);
+  EXPECT_TRUE(std::holds_alternative<worker::give_up>(rank.effects.back()));
 }
 
 TEST(WorkerDrain, ServesUntilTheLeaderEndsTheEpoch) {
@@ -501,6 +502,23 @@ TEST(WorkerEnd, ALoadThatHasEndedEndsOnce) {
       rank.last_load, {.code = base::error_code::internal, .message = "", .origin = ""}});
   EXPECT_TRUE(rank.effects.empty());
   EXPECT_TRUE(rank.feed(worker::load_progress{rank.last_load, 1, 2}).effects.empty());
+}
+
+TEST(WorkerEnd, NothingComesAfterItsEndWhateverIsDue) {
+  worker_driver rank;
+  rank.to_joining();
+  rank.now += 5s;  // its timer is late
+  rank.feed(worker::load_failed{rank.last_load,
+                                {.code = base::error_code::internal, .message = "", .origin = ""}});
+  ASSERT_TRUE(rank.gave_up());
+  EXPECT_TRUE(std::holds_alternative<worker::give_up>(rank.effects.back()));
+}
+
+TEST(WorkerPlace, AWelcomeThatIsRepeatedInAnEpochChangesNothing) {
+  worker_driver rank;
+  rank.to_serving().hear(schemas::welcome{incarnation, "amx_bf16"});
+  EXPECT_EQ(rank.messages(), 0);
+  EXPECT_EQ(rank.machine.place(), worker_place::serving);
 }
 
 TEST(WorkerEnd, ASilentGangNeedsNoTimer) {

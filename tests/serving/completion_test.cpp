@@ -1,4 +1,6 @@
 // Text completions: kinds of prompts, shapes, several prompts at once, and the token endpoints.
+#include <fmt/format.h>
+
 #include "tests/serving/serving_world.hpp"
 
 namespace troupe::serving::test {
@@ -212,6 +214,23 @@ TEST(Completion, TheFormOfAnAnswerReachesTheGang) {
   EXPECT_EQ(grammar->of, schemas::output_grammar::kind::choice);
   EXPECT_EQ(grammar->text, R"(["x","y"])");
   EXPECT_FALSE(w.gang.at(1).request.params.grammar);
+}
+
+// A grammar that is new is compiled beside what else comes, however long it takes.
+TEST(Completion, ANewGrammarHoldsNobodyUp) {
+  std::string slow = R"({"prompt":"a","guided_json":{"type":"object","properties":{)";
+  for (int i = 0; i < 400; ++i) {
+    slow += fmt::format(R"({}"p{}":{{"type":"string","pattern":"^[a-z]{{1,40}}{}$"}})",
+                        i > 0 ? "," : "", i, i);
+  }
+  slow += "}}}";
+  world w;
+  const auto with_grammar = w.begin("POST", "/v1/completions", slow);
+  const auto plain = w.begin("POST", "/v1/completions", R"({"prompt":"a"})");
+  ASSERT_TRUE(w.http.run_until([&] { return w.gang.count() == 1 || with_grammar->ended(); }));
+  ASSERT_EQ(w.gang.count(), 1U) << with_grammar->body;
+  EXPECT_FALSE(w.gang.at(0).request.params.grammar) << "the plain one is first";
+  EXPECT_TRUE(w.http.run_until([&] { return w.gang.count() == 2 || with_grammar->ended(); }));
 }
 
 // At every depth, and the same by each of the three ways to send one.

@@ -574,7 +574,13 @@ TEST(SupervisorMachine, IgnoresMessagesThatRanksDoNotSendAndLogsFewOfThem) {
 TEST(SupervisorMachine, PingsTwiceASecondAndStopsWhenNobodyAnswers) {
   machine_case gang = running({.world_size = 1});
   gang.all.clear();
-  gang.pass(milliseconds(20'000));
+  gang.pass(milliseconds(499));
+  EXPECT_THAT(gang.all, Not(Contains("tell 0 ping 1")));
+  gang.pass(milliseconds(1));
+  EXPECT_THAT(gang.all, Contains("tell 0 ping 1"));
+  gang.pass(milliseconds(3400));
+  EXPECT_FALSE(gang.logged("has not answered"));
+  gang.pass(milliseconds(16'100));
   EXPECT_THAT(gang.all, Contains("tell 0 ping 8"));
   EXPECT_THAT(gang.all, Not(Contains("tell 0 ping 9")));
   EXPECT_TRUE(gang.logged("rank 0 has not answered for 4 s"));
@@ -645,10 +651,12 @@ TEST(SupervisorMachine, IsJoinedWhenAllItsRanksServeInOneEpoch) {
   EXPECT_EQ(gang.machine.health().why, "rank 0 is starting; the gang has not formed yet");
   gang.says(0, serving(1));
   EXPECT_FALSE(gang.machine.health().joined);
+  EXPECT_EQ(gang.machine.health().epoch, base::epoch_id{});
   gang.says(1, serving(2));
   EXPECT_FALSE(gang.machine.health().joined);
   gang.says(0, serving(2));
   EXPECT_TRUE(gang.machine.health().joined);
+  EXPECT_EQ(gang.machine.health().why, "");
   EXPECT_EQ(gang.machine.health().epoch, (base::epoch_id{7, 2}));
   gang.step(event::signal_came{SIGTERM});
   EXPECT_TRUE(gang.machine.health().joined);
