@@ -151,7 +151,7 @@ api_result<std::string> text_front::read_chat_text(const json& body,
   chat_prompt told = chat;
   told.tools_json = tools.tools_json;
   TROUPE_TRY(with, render_chat(*chat_, told, now));
-  if (tools.forced()) return with;
+  if (tools.forced() || writes_tools_) return with;
   TROUPE_TRY(without, render_chat(*chat_, chat, now));
   if (with == without) {
     return refuse("tools",
@@ -159,6 +159,7 @@ api_result<std::string> text_front::read_chat_text(const json& body,
                   "of any; use tool_choice required, or leave them out",
                   "unsupported_parameter");
   }
+  writes_tools_ = true;
   return with;
 }
 

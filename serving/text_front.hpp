@@ -3,6 +3,7 @@
 // prompt takes up to seconds. A grammar that is new takes up to one: on a thread of its own.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -82,6 +83,7 @@ class text_front {
   served_model model_;
   serving_limits limits_;
   std::function<std::chrono::seconds()> wall_clock_;
+  mutable std::atomic<bool> writes_tools_{false};  // the template was seen to: not looked at again
 };
 
 }  // namespace troupe::serving

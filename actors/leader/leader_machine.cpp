@@ -84,17 +84,17 @@ void leader_machine::on(leader_event::cancelled& event) {
 }
 
 void leader_machine::on(leader_event::choice_satisfied& event) {
-  const auto found = open_.find(event.key.request);
-  if (found == open_.end() || event.key.choice >= found->second.choices.size()) return;
-  close_choice(found->second, event.key, true);
+  open_request* const request = find(event.key.request);
+  if (request == nullptr || event.key.choice >= request->choices.size()) return;
+  close_choice(*request, event.key, true);
   end_if_complete(event.key.request);
 }
 
 void leader_machine::on(leader_event::start_refused& event) {
   if (event.key.request == canary_request) return on_failure(event.error);
-  const auto found = open_.find(event.key.request);
-  if (found == open_.end()) return;
-  close_choice(found->second, event.key, false);
+  open_request* const request = find(event.key.request);
+  if (request == nullptr) return;
+  close_choice(*request, event.key, false);
   end_request(event.key.request, tl::unexpected(event.error));
 }
 
@@ -128,13 +128,12 @@ void leader_machine::accept_canary(const leader_event::stepped_token& token) {
 
 void leader_machine::accept(leader_event::stepped_token& token,
                             std::map<base::request_id, std::vector<choice_token>>& emitted) {
-  const auto found = open_.find(token.key.request);
-  if (found == open_.end()) return;
-  open_request& request = found->second;
-  open_choice& choice = request.choices.at(token.key.choice);
+  open_request* const request = find(token.key.request);
+  if (request == nullptr) return;
+  open_choice& choice = request->choices.at(token.key.choice);
   if (choice.done) return;
   if (token.failed) {
-    close_choice(request, token.key, false);
+    close_choice(*request, token.key, false);
     emitted.erase(token.key.request);
     end_request(token.key.request, tl::unexpected(*std::move(token.failed)));
     return;
@@ -145,7 +144,7 @@ void leader_machine::accept(leader_event::stepped_token& token,
                                         .finished = token.finished,
                                         .cached_tokens = token.cached_tokens,
                                         .prompt_logprobs = std::move(token.prompt_logprobs)});
-  if (token.finished) close_choice(request, token.key, false);
+  if (token.finished) close_choice(*request, token.key, false);
 }
 
 void leader_machine::on(leader_event::step_failed& event) { on_failure(event.error); }
@@ -167,6 +166,11 @@ void leader_machine::on(leader_event::woke&) {
     end_request(id, fail(base::error_code::deadline_exceeded,
                          "the request was not done in the time it was given"));
   }
+}
+
+leader_machine::open_request* leader_machine::find(base::request_id id) {
+  const auto found = open_.find(id);
+  return found == open_.end() ? nullptr : &found->second;
 }
 
 // `in_engine`: the engine still holds the sequence and has to be told.

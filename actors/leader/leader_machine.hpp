@@ -182,6 +182,7 @@ class leader_machine {
   void accept(leader_event::stepped_token& token,
               std::map<base::request_id, std::vector<choice_token>>& emitted);
   void accept_canary(const leader_event::stepped_token& token);
+  [[nodiscard]] open_request* find(base::request_id id);  // nullptr: not open (any more)
   void close_choice(open_request& request, choice_key key, bool in_engine);
   void end_request(base::request_id id, base::result<void> outcome);
   void end_if_complete(base::request_id id);

@@ -121,11 +121,13 @@ class gang_process::state final : public gang_host {
                        },
                    .drain =
                        [this](const schemas::drain& order) {
+                         // First: a driver without open requests says "drained" at once, which
+                         // means nothing to a gang that has not heard of it.
+                         post_gang(order);
+                         worker_->post(order);
                          if (driver_ != nullptr) {
                            driver_->drain(std::chrono::milliseconds(order.patience_ms));
                          }
-                         post_gang(order);
-                         worker_->post(order);
                        },
                    .gone = [this] { end({.exit_code = 1, .reason = "the supervisor has gone"}); }});
   }

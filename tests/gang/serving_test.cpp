@@ -48,6 +48,15 @@ TEST(ServedGang, DrainsOnSigterm) {
   EXPECT_EQ(gang.wait(), 0) << gang.log();
 }
 
+TEST(ServedGang, EndsAtOnceOnSigtermWhileNothingIsOpen) {
+  for (int life = 0; life < 8; ++life) {
+    served_gang gang({"--tensor-parallel-size", "2", "--drain-timeout", "30"});
+    ASSERT_TRUE(gang.ready_within()) << gang.log();
+    ASSERT_EQ(::kill(gang.supervisor(), SIGTERM), 0);
+    EXPECT_EQ(gang.wait(), 0) << gang.log();
+  }
+}
+
 TEST(ServedGang, AnswersHealthOverTheSupervisorsSocket) {
   served_gang gang({"--tensor-parallel-size", "2"});
   ASSERT_TRUE(gang.ready_within()) << gang.log();
