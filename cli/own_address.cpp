@@ -38,6 +38,10 @@ base::result<std::string> ask(const std::string& leader, supervisor::resolver& n
                       fmt::format("stopped while waiting for --leader {}", leader));
   }
   TROUPE_TRY(addresses, names.answer());
+  if (addresses.empty()) {
+    return base::fail(base::error_code::not_found, "cli",
+                      fmt::format("host '{}' has no address", leader));
+  }
   return base::local_address_towards(addresses.front());
 }
 

@@ -1,5 +1,6 @@
 #include "actors/leader/leader_shell.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace troupe::actors {
@@ -26,7 +27,8 @@ void leader_shell::take(leader_mail mail, time_point now) {
   const std::uint64_t stopped = stopped_;
   apply(std::move(mail.event), now);
   if (cancels && stopped_ > stopped) {
-    figures_->steps_after_cancel += steps_begun() - mail.steps_begun;
+    const std::uint64_t begun = steps_begun();
+    figures_->steps_after_cancel += begun - std::min(begun, mail.steps_begun);
   }
   if (next_) {  // the machine did not want it: a stale epoch
     const base::epoch_id epoch = next_->ranks->epoch();
