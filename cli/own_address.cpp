@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <poll.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <vector>
@@ -30,12 +29,16 @@ bool wait_for(base::signal_source& signals, int descriptor, milliseconds patienc
   return !signals.next();
 }
 
+tl::unexpected<base::error> stopped(const std::string& leader) {
+  return base::fail(base::error_code::cancelled, "cli",
+                    fmt::format("stopped while waiting for --leader {}", leader));
+}
+
 base::result<std::string> ask(const std::string& leader, supervisor::resolver& names,
                               base::signal_source& signals) {
   TROUPE_TRY_VOID(names.start(leader));
   if (!wait_for(signals, names.descriptor(), supervisor::resolver::patience)) {
-    return base::fail(base::error_code::cancelled, "cli",
-                      fmt::format("stopped while waiting for --leader {}", leader));
+    return stopped(leader);
   }
   TROUPE_TRY(addresses, names.answer());
   if (addresses.empty()) {
@@ -68,10 +71,7 @@ base::result<std::string> own_address_towards(const std::string& leader,
       why = own.error().message;
       std::fprintf(stderr, "troupe: waits for the leader's name: %s\n", why.c_str());
     }
-    if (!wait_for(signals, -1, ask_again)) {
-      return base::fail(base::error_code::cancelled, "cli",
-                        fmt::format("stopped while waiting for --leader {}", leader));
-    }
+    if (!wait_for(signals, -1, ask_again)) return stopped(leader);
   }
 }
 

@@ -284,7 +284,7 @@ def bound_memory():
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
-def passes(command, number, limit_s=LIMIT_MOST_S):
+def passes(command, number, limit_s):
     environment = {**os.environ, "TROUPE_MUTANT": str(number)}
     try:
         return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL,

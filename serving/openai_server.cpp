@@ -147,57 +147,40 @@ bool openai_server::impl::enqueue(text_worker& worker, const http_exchange& exch
 }
 
 void openai_server::impl::complete(http_exchange& exchange, endpoint at) {
-  const auto arrived = options_.seams.clock();
-  const std::uint64_t key = ++last_key_;
-  const std::weak_ptr<impl> self = weak_from_this();
   const std::size_t bytes = exchange.request.body.size();
   const auto body = std::make_shared<const std::string>(std::move(exchange.request.body));
-  auto job = [self, key, at, arrived, exchange, body, front = front_, thread = thread_,
-              ticket = open_ticket()] {
-    if (exchange.response->gone()) return;
-    thread->post(
-        [self, key, exchange, arrived, ticket, prepared = front->prepare(at, *body)]() mutable {
-          const auto alive = self.lock();
-          if (!alive) return;
-          alive->admit(key, std::move(prepared), exchange, arrived, std::move(ticket));
-        });
-  };
-  if (!enqueue(texts_for(bytes), exchange, bytes, std::move(job))) return;
-  exchange.response->on_gone([self, key] {
+  const arrival of{
+      .key = ++last_key_, .from = exchange, .at = options_.seams.clock(), .ticket = open_ticket()};
+  const bool queued = admit_later(texts_for(bytes), bytes, of,
+                                  [at, body, front = front_] { return front->prepare(at, *body); });
+  if (!queued) return;
+  exchange.response->on_gone([self = weak_from_this(), key = of.key] {
     if (const auto alive = self.lock()) alive->client_gone(key);
   });
 }
 
-void openai_server::impl::compile(std::uint64_t key, prepared_request prepared,
-                                  const http_exchange& from,
-                                  std::chrono::steady_clock::time_point arrived,
-                                  std::shared_ptr<void> ticket) {
-  const std::size_t bytes = prepared.sampling.params.grammar->text.size();
-  auto job = [self = weak_from_this(), key, from, arrived, front = front_, thread = thread_,
-              ticket = std::move(ticket),
-              shared = std::make_shared<prepared_request>(std::move(prepared))] {
-    if (from.response->gone()) return;
-    auto compiled = front->compile_grammar(*shared);
-    shared->grammar_param.clear();
-    thread->post([self, key, from, arrived, ticket, shared, compiled = std::move(compiled)] {
-      const auto alive = self.lock();
-      if (!alive) return;
-      api_result<prepared_request> outcome(std::move(*shared));
-      if (!compiled) outcome = tl::unexpected(compiled.error());
-      alive->admit(key, std::move(outcome), from, arrived, ticket);
+bool openai_server::impl::admit_later(text_worker& worker, std::size_t bytes, const arrival& of,
+                                      std::function<api_result<prepared_request>()> make) {
+  auto job = [self = weak_from_this(), of, thread = thread_, make = std::move(make)] {
+    if (of.from.response->gone()) return;
+    thread->post([self, of, prepared = make()]() mutable {
+      if (const auto alive = self.lock()) alive->admit(of, std::move(prepared));
     });
   };
-  static_cast<void>(enqueue(new_grammars_, from, bytes, std::move(job)));
+  return enqueue(worker, of.from, bytes, std::move(job));
 }
 
-void openai_server::impl::admit(std::uint64_t key, api_result<prepared_request> prepared,
-                                const http_exchange& from,
-                                std::chrono::steady_clock::time_point arrived,
-                                std::shared_ptr<void> ticket) {
+void openai_server::impl::admit(const arrival& of, api_result<prepared_request> prepared) {
+  const http_exchange& from = of.from;
   if (from.response->gone()) return;
   if (!prepared) return send_error(from, prepared.error());
   if (!prepared->grammar_param.empty()) {
-    return compile(key, *std::move(prepared), from, arrived, std::move(ticket));
+    const std::size_t bytes = prepared->sampling.params.grammar->text.size();
+    const auto shared = std::make_shared<prepared_request>(*std::move(prepared));
+    static_cast<void>(admit_later(new_grammars_, bytes, of, [shared, front = front_] {
+      return front->compile_grammar(std::move(*shared));
+    }));
+    return;
   }
   if (!mailbox_) {
     mailbox_ = std::make_shared<token_mailbox>(options_.seams.clock,
@@ -216,7 +199,7 @@ void openai_server::impl::admit(std::uint64_t key, api_result<prepared_request> 
       options_.keys.tenant_of(from.request.header("authorization")).value_or(std::string());
   auto work = std::make_unique<generation>(
       generation_parts{options_.gang, options_.tokenizer, *mailbox_, tokens_, counted_},
-      generation_start{.key = key,
+      generation_start{.key = of.key,
                        .request = std::move(*prepared),
                        .identity = {.at = at,
                                     .id = new_id(at == endpoint::chat ? "chatcmpl" : "cmpl"),
@@ -225,10 +208,10 @@ void openai_server::impl::admit(std::uint64_t key, api_result<prepared_request> 
                                     .system_fingerprint = fingerprint(),
                                     .short_call_ids = options_.model.tools == tool_format::mistral},
                        .response = from.response,
-                       .arrived = arrived,
+                       .arrived = of.at,
                        .route = from.route});
   work->submit(*seed);
-  if (!work->done()) generations_[key] = {std::move(work), std::move(ticket)};
+  if (!work->done()) generations_[of.key] = {std::move(work), of.ticket};
 }
 
 void openai_server::impl::client_gone(std::uint64_t key) {

@@ -63,6 +63,14 @@ class openai_server::impl : public std::enable_shared_from_this<impl> {
   void tokenize(http_exchange& exchange);
   void detokenize(http_exchange& exchange);
 
+  // A request for tokens on its way to the gang.
+  struct arrival {
+    std::uint64_t key = 0;
+    http_exchange from;  // without its body
+    std::chrono::steady_clock::time_point at;
+    std::shared_ptr<void> ticket;  // it is open as long as anybody holds this
+  };
+
   void complete(http_exchange& exchange, endpoint at);
   void answer_text(http_exchange& exchange,
                    api_result<std::string> (text_front::*make)(std::string_view) const);
@@ -71,10 +79,10 @@ class openai_server::impl : public std::enable_shared_from_this<impl> {
   // False when the queue is full: answered then.
   bool enqueue(text_worker& worker, const http_exchange& exchange, std::size_t bytes,
                std::function<void()> job);
-  void compile(std::uint64_t key, prepared_request prepared, const http_exchange& from,
-               std::chrono::steady_clock::time_point arrived, std::shared_ptr<void> ticket);
-  void admit(std::uint64_t key, api_result<prepared_request> prepared, const http_exchange& from,
-             std::chrono::steady_clock::time_point arrived, std::shared_ptr<void> ticket);
+  // admit() of what `make` gives on the worker's thread. False: as enqueue().
+  bool admit_later(text_worker& worker, std::size_t bytes, const arrival& of,
+                   std::function<api_result<prepared_request>()> make);
+  void admit(const arrival& of, api_result<prepared_request> prepared);
   void client_gone(std::uint64_t key);
   void on_mail();
 

@@ -282,9 +282,11 @@ api_result<void> text_front::take_grammar(structured_output asked, prepared_requ
   return {};
 }
 
-api_result<void> text_front::compile_grammar(const prepared_request& request) const {
-  return compiled_or_refused(grammars_->get(*request.sampling.params.grammar),
-                             request.grammar_param);
+api_result<prepared_request> text_front::compile_grammar(prepared_request request) const {
+  TROUPE_TRY_VOID(
+      compiled_or_refused(grammars_->get(*request.sampling.params.grammar), request.grammar_param));
+  request.grammar_param.clear();
+  return request;
 }
 
 api_result<prepared_request> text_front::prepare(endpoint at, std::string_view body) const {

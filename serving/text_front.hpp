@@ -49,7 +49,7 @@ class text_front {
   // Errors of all: 400 naming the parameter, 404 (no such model).
   [[nodiscard]] api_result<prepared_request> prepare(endpoint at, std::string_view body) const;
   // Where prepare() left a grammar_param: compiles the grammar, which is kept for the engine.
-  [[nodiscard]] api_result<void> compile_grammar(const prepared_request& request) const;
+  [[nodiscard]] api_result<prepared_request> compile_grammar(prepared_request request) const;
   // Bodies of the answers to /tokenize and /detokenize, in vLLM's shapes.
   [[nodiscard]] api_result<std::string> tokenize(std::string_view body) const;
   [[nodiscard]] api_result<std::string> detokenize(std::string_view body) const;

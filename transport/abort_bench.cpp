@@ -7,6 +7,7 @@
 //
 //   transport_abort_bench [SAMPLES]
 #include "base/tls.hpp"
+#include "transport/bench_need.hpp"
 #include "transport/shared_memory.hpp"
 #include "transport/tls_data_plane.hpp"
 #include "transport/ucx_data_plane.hpp"
@@ -34,14 +35,7 @@ using microseconds = std::chrono::duration<double, std::micro>;
 constexpr std::size_t mib = std::size_t{1} << 20;
 constexpr std::chrono::milliseconds falls_asleep{3};  // a wait spins 50 us before
 
-template <class T>
-T need(base::result<T> outcome) {
-  if (!outcome) {
-    std::fprintf(stderr, "transport_abort_bench: %s\n", outcome.error().message.c_str());
-    std::_Exit(1);
-  }
-  if constexpr (!std::is_void_v<T>) return std::move(*outcome);
-}
+using transport::need;
 
 using planes = std::array<std::unique_ptr<transport::data_plane>, 2>;
 using opener = std::function<planes(base::epoch_id epoch)>;

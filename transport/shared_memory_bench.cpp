@@ -6,6 +6,7 @@
 // log2(p) ping-pongs of n bytes, and its bytes, 2 (p - 1) / p n out of and into each rank, against
 // `both ways`. `messages` is the same sum by message_collective over the rings alone. More ranks
 // than cores: those rows show sleeping and waking.
+#include "transport/bench_need.hpp"
 #include "transport/mesh_groups.hpp"
 #include "transport/shared_memory.hpp"
 #include "transport/shared_memory_peers.hpp"
@@ -37,14 +38,7 @@ constexpr std::size_t kib = 1024;
 constexpr std::size_t mib = kib * kib;
 constexpr int samples = 21;
 
-template <class T>
-T need(base::result<T> outcome) {
-  if (!outcome) {
-    std::fprintf(stderr, "shared_memory_bench: %s\n", outcome.error().message.c_str());
-    std::_Exit(1);
-  }
-  if constexpr (!std::is_void_v<T>) return std::move(*outcome);
-}
+using transport::need;
 
 enum class sums { boards, messages };
 

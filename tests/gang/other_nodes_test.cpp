@@ -102,6 +102,8 @@ TEST_F(OtherNodes, WithAnotherPathAskedForAreRefused) {
 TEST_F(OtherNodes, TakeThePathThatOneOfThemAsksFor) {
   two_host_gang gang(hosts_, "tls", {node_setup{}, node_setup{.more = {"--numerics", "avx2"}}});
   ASSERT_TRUE(gang.front().ready_within()) << gang.front().log() << gang.node(1).log();
+  // HTTP answers a moment before the line is on stdout.
+  ASSERT_TRUE(wait_until([&] { return !gang.front().events("ready").empty(); }));
   EXPECT_EQ(gang.front().events("ready").back()["instruction_path"], "avx2");
 }
 

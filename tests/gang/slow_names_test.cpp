@@ -26,11 +26,10 @@ class SlowNames : public testing::Test {
     for (const auto& one : servers_) one->give(what);
   }
   [[nodiscard]] bool says(int node, const std::string& line) {
-    return wait_until([&] { return gang_->node(node).log().find(line) != std::string::npos; });
+    return wait_until([&] { return gang_->said(node, line); });
   }
-  [[nodiscard]] std::string logs() { return gang_->node(0).log() + "---\n" + gang_->node(1).log(); }
   void expect_answers() {
-    ASSERT_TRUE(gang_->front().ready_within()) << logs();
+    ASSERT_TRUE(gang_->front().ready_within()) << gang_->logs();
     open_stream stream(gang_->front().url(), completion_body(20));
     stream.join();
     EXPECT_TRUE(stream.done()) << stream.error();

@@ -169,6 +169,10 @@ class two_host_gang {
 
   [[nodiscard]] served_gang& front() { return *nodes_[0]; }
   [[nodiscard]] served_gang& node(int number) { return *nodes_[static_cast<std::size_t>(number)]; }
+  [[nodiscard]] bool said(int number, const std::string& line) {
+    return node(number).log().find(line) != std::string::npos;
+  }
+  [[nodiscard]] std::string logs() { return node(0).log() + "---\n" + node(1).log(); }
 
  private:
   struct no_nodes {};
