@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "cli/build_id.hpp"
 #include "cli/own_address.hpp"
 
 namespace troupe::cli {
@@ -75,6 +76,8 @@ void add_gang_flags(CLI::App& parser, gang_flags& flags) {
       ->capture_default_str();
   parser.add_option("--state-dir", flags.state_dir,
                     "what outlives restarts [troupe under XDG_STATE_HOME]");
+  parser.add_option("--revision", flags.revision,
+                    "of the deployment: members of another are refused, as of another build");
   parser.add_option("--gang-timeout", flags.gang_timeout_s, "s until a gang that cannot form ends")
       ->check(CLI::Range(1, 86400))
       ->capture_default_str();
@@ -129,6 +132,12 @@ base::result<base::gang_credentials> resolve_credentials(const gang_flags& flags
                     "a gang over several machines needs certificates: give --gang-tls DIR with "
                     "tls.crt, tls.key and ca.crt (troupe certificates DIR makes them), "
                     "or set TROUPE_INSECURE_GANG=1 on a network that nobody else reaches");
+}
+
+std::string member_build(const gang_flags& flags) {
+  constexpr std::size_t shown = 64;
+  if (flags.revision.empty()) return build_id();
+  return build_id() + " of revision " + flags.revision.substr(0, shown);
 }
 
 std::string resolve_state_dir(const gang_flags& flags) {

@@ -22,6 +22,7 @@ struct gang_flags {
   std::string data_plane_ports = "8473-8488";
   std::uint16_t control_port = 8472;
   std::string state_dir;
+  std::string revision;  // of what deploys the gang; empty: none is compared
   int gang_timeout_s = 600;
   int max_restarts = 8;
   int restart_window_min = 10;
@@ -57,6 +58,9 @@ struct gang_topology {
 // The gang's own certificates: from --gang-tls, from the default folder, or made now on one host.
 // Errors: failed_precondition (several nodes and none), those of read_gang_credentials.
 [[nodiscard]] base::result<base::gang_credentials> resolve_credentials(const gang_flags& flags);
+
+// What tells this member's program from another's at the join: the build, and --revision.
+[[nodiscard]] std::string member_build(const gang_flags& flags);
 
 // --state-dir, or troupe under XDG_STATE_HOME, or under ~/.local/state.
 [[nodiscard]] std::string resolve_state_dir(const gang_flags& flags);

@@ -7,7 +7,6 @@
 
 #include "base/log.hpp"
 #include "base/socket.hpp"
-#include "cli/build_id.hpp"
 #include "supervisor/supervisor.hpp"
 
 namespace troupe::cli {
@@ -15,13 +14,14 @@ namespace {
 
 // The supervisors' own connection is on the last port of the data plane's range, so that the ports
 // a NetworkPolicy opens for the gang suffice.
-base::result<supervisor::node_link_options> node_link(const gang_topology& topology) {
+base::result<supervisor::node_link_options> node_link(const gang_topology& topology,
+                                                      std::string build) {
   supervisor::node_link_options link{.node_rank = topology.node_rank,
                                      .nnodes = topology.nnodes,
                                      .listening = {},
                                      .leader_host = topology.leader_host,
                                      .leader_port = topology.ports.last,
-                                     .build_id = build_id()};
+                                     .build_id = std::move(build)};
   if (topology.node_rank == 0) {
     TROUPE_TRY(socket, base::listen_on({.host = topology.gang_host,
                                         .port_first = topology.ports.last,
@@ -44,7 +44,7 @@ base::result<supervisor::options> make_options(gang_launch& launch) {
   };
   options.world_size = topology.world_size;
   if (topology.nnodes > 1) {
-    TROUPE_TRY(link, node_link(topology));
+    TROUPE_TRY(link, node_link(topology, member_build(launch.gang)));
     options.link = std::move(link);
   }
   if (launch.open_http) {

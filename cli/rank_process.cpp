@@ -9,7 +9,6 @@
 
 #include "base/entropy.hpp"
 #include "base/process.hpp"
-#include "cli/build_id.hpp"
 #include "cli/offered_paths.hpp"
 #include "kernels/nccl_environment.hpp"
 #include "models/model_digest.hpp"
@@ -38,7 +37,7 @@ base::result<schemas::join_request> describe_self(const rank_parts& parts,
   const opened_model& opened = parts.opened;
   TROUPE_TRY(digest, models::description_digest(opened.folder, opened.files));
   schemas::join_request self{.protocol = schemas::protocol_version,
-                             .build_id = build_id(),
+                             .build_id = member_build(parts.gang),
                              .rank = {parts.seat.rank},
                              .node = host_name(),
                              .layout = {},

@@ -18,6 +18,7 @@
 #include "cli/rank_process.hpp"
 #include "cli/serving_driver.hpp"
 #include "cli/yaml_config.hpp"
+#include "lws/group_environment.hpp"
 #include "serving/openai_server.hpp"
 #include "supervisor/supervisor.hpp"
 
@@ -41,16 +42,27 @@ struct serve_flags {
   bool auto_tool_choice = true;  // vLLM's flag; here tools need no leave
 };
 
-// LeaderWorkerSet puts these into every container of a group.
-void apply_lws_environment(const CLI::App& parser, gang_flags& flags) {
-  const auto number = [&](const char* flag, const char* name, int& value) {
-    const char* const text = std::getenv(name);
-    if (text != nullptr && parser.count(flag) == 0) value = std::atoi(text);
-  };
-  number("--nnodes", "LWS_GROUP_SIZE", flags.nnodes);
-  number("--node-rank", "LWS_WORKER_INDEX", flags.node_rank);
-  const char* const leader = std::getenv("LWS_LEADER_ADDRESS");
-  if (leader != nullptr && parser.count("--leader") == 0) flags.leader = leader;
+// Under LeaderWorkerSet every pod has the same command line: what it leaves open is told by the
+// environment. What came of it is one line on stderr, of the supervisor alone.
+base::result<void> apply_group(const CLI::App& parser, serve_flags& flags, bool tell) {
+  TROUPE_TRY(group, lws::read_group_environment(std::getenv));
+  const auto open = [&parser](const char* flag) { return parser.count(flag) == 0; };
+  if (group.worker_index && open("--node-rank")) flags.gang.node_rank = *group.worker_index;
+  if (group.leader_address && open("--leader")) flags.gang.leader = *group.leader_address;
+  if (!group.size || !open("--nnodes")) return {};
+  flags.gang.nnodes = *group.size;
+  if (!open("--tensor-parallel-size") || !open("--pipeline-parallel-size")) return {};
+  TROUPE_TRY(layout, lws::default_layout(*group.size, group.subgroup_size));
+  flags.model.tensor_parallel_size = layout.tensor_parallel_size;
+  flags.model.pipeline_parallel_size = layout.pipeline_parallel_size;
+  if (tell) {
+    fmt::print(stderr,
+               "troupe: member {} of a group of {} pods: --tensor-parallel-size {} "
+               "--pipeline-parallel-size {} ({})\n",
+               flags.gang.node_rank, *group.size, layout.tensor_parallel_size,
+               layout.pipeline_parallel_size, layout.why);
+  }
+  return {};
 }
 
 base::result<serving::api_keys> read_keys(const serve_flags& flags) {
@@ -359,7 +371,9 @@ command add_serve(CLI::App& program, const invocation& called) {
   CLI::App* parser = program.add_subcommand("serve", "Serve a model to OpenAI clients over HTTP");
   add_flags(*parser, *flags);
   return {parser, [flags, parser, &called] {
-            apply_lws_environment(*parser, flags->gang);
+            if (const auto done = apply_group(*parser, *flags, !called.seat); !done) {
+              return report(done.error(), exit_code::usage);
+            }
             if (called.seat) run_rank(*flags, *called.seat);
             return launch(*flags, called);
           }};

@@ -22,21 +22,12 @@ exit_code run(const invocation& called) {
   const std::vector<command> commands = {
       troupe::cli::add_serve(program, called), troupe::cli::add_generate(program, called),
       troupe::cli::add_bench(program, called), troupe::cli::add_inspect(program),
-      troupe::cli::add_health(program),        troupe::cli::add_certificates(program)};
+      troupe::cli::add_health(program),        troupe::cli::add_certificates(program),
+      troupe::cli::add_lws_manifest(program)};
   std::vector<const char*> words = {"troupe"};
   for (const std::string& word : called.words) words.push_back(word.c_str());
   const int argc = static_cast<int>(words.size());
   const char* const* const argv = words.data();
-  const auto chosen = [&]() -> const CLI::App& {
-    for (const command& candidate : commands) {
-      if (candidate.parser->parsed()) return *candidate.parser;
-    }
-    // A parse that failed early has marked nothing: go by the word.
-    for (const command& candidate : commands) {
-      if (argc > 1 && candidate.parser->check_name(argv[1])) return *candidate.parser;
-    }
-    return program;
-  };
   try {
     program.parse(argc, argv);
     for (const command& candidate : commands) {
@@ -46,7 +37,8 @@ exit_code run(const invocation& called) {
     program.exit(asked);
     return exit_code::fine;
   } catch (const CLI::ParseError& error) {
-    return troupe::cli::report_usage(troupe::cli::usage_line(error, chosen(), argc, argv));
+    return troupe::cli::report_usage(troupe::cli::usage_line(
+        error, troupe::cli::chosen_command(program, argc, argv), argc, argv));
   }
   for (const command& candidate : commands) {
     if (candidate.parser->parsed()) return candidate.run();

@@ -65,12 +65,33 @@ std::optional<std::string> unknown_flag(const CLI::App& chosen, int argc, const 
   return std::nullopt;
 }
 
+struct place {
+  std::string words;  // "troupe serve"
+  int depth = 0;      // of them, without the program's own
+};
+
+place place_of(const CLI::App& chosen) {
+  if (chosen.get_parent() == nullptr) return {.words = "troupe", .depth = 0};
+  const place above = place_of(*chosen.get_parent());
+  return {.words = above.words + " " + chosen.get_name(), .depth = above.depth + 1};
+}
+
 }  // namespace
+
+const CLI::App& chosen_command(const CLI::App& program, int argc, const char* const* argv) {
+  const CLI::App* chosen = &program;
+  for (int i = 1; i < argc; ++i) {
+    const auto named = chosen->get_subcommands(
+        [&](const CLI::App* command) { return command->check_name(argv[i]); });
+    if (named.empty()) break;
+    chosen = named.front();
+  }
+  return *chosen;
+}
 
 std::string usage_line(const CLI::ParseError& error, const CLI::App& chosen, int argc,
                        const char* const* argv) {
-  const bool command = chosen.get_parent() != nullptr;
-  const std::string where = command ? "troupe " + chosen.get_name() : "troupe";
+  const auto [where, depth] = place_of(chosen);
   if (const auto* config = dynamic_cast<const CLI::ConfigError*>(&error)) {
     const std::string text = config->what();  // "INI was not able to parse KEY"
     const std::string key = text.substr(text.rfind(' ') + 1);
@@ -84,9 +105,10 @@ std::string usage_line(const CLI::ParseError& error, const CLI::App& chosen, int
       return where + ": unknown flag " + *flag +
              (suggestion.empty() ? "" : "; did you mean " + suggestion + "?");
     }
-    if (!command && argc > 1) {
-      return where + ": unknown command \"" + argv[1] + "\"; did you mean \"" +
-             nearest(argv[1], command_names(chosen)) + "\"?";
+    if (const auto commands = command_names(chosen); !commands.empty() && argc > depth + 1) {
+      const char* const wrong = argv[depth + 1];
+      return where + ": unknown command \"" + wrong + "\"; did you mean \"" +
+             nearest(wrong, commands) + "\"?";
     }
   }
   return where + ": " + error.what() + " (see " + where + " --help)";

@@ -6,7 +6,11 @@
 
 namespace troupe::cli {
 
-// The line for an error of the parser. `chosen` is the command in use, or the program's parser.
+// The command that the words begin with, or the program's parser.
+[[nodiscard]] const CLI::App& chosen_command(const CLI::App& program, int argc,
+                                             const char* const* argv);
+
+// The line for an error of the parser. `chosen` is that of chosen_command().
 [[nodiscard]] std::string usage_line(const CLI::ParseError& error, const CLI::App& chosen, int argc,
                                      const char* const* argv);
 

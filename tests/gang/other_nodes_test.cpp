@@ -90,6 +90,14 @@ TEST_F(OtherNodes, OfAnotherBuildAreRefused) {
                  "node");
 }
 
+// What a rollout of a LeaderWorkerSet shows for a moment: a new leader beside old workers.
+TEST_F(OtherNodes, OfAnotherRevisionAreRefused) {
+  expect_refused(
+      {node_setup{.more = {"--revision", "b2"}}, node_setup{.more = {"--revision", "a1"}}},
+      "differs in build: [^ ,]+ of revision a1, the leader has [^ ,]+ of revision b2; "
+      "run the same binary on every node");
+}
+
 TEST_F(OtherNodes, WithAnotherPathAskedForAreRefused) {
   const std::string best = best_path();
   if (best == "avx2") GTEST_SKIP() << "this CPU has one instruction path";
