@@ -80,14 +80,17 @@ TEST(Manifest, AsksTheSupervisorAloneForLiveness) {
   EXPECT_EQ(worker["readinessProbe"]["exec"]["command"].size(), 2U);
 }
 
-TEST(Manifest, OutlastsTheDrain) {
+// It serves on while Services still send to it, then open requests end.
+TEST(Manifest, OutlastsTheSleepAndTheDrain) {
   manifest_options options = usual();
   options.drain_timeout_s = 300;
   const YAML::Node set = objects(options)["LeaderWorkerSet"];
-  EXPECT_GT(
-      set["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["terminationGracePeriodSeconds"]
-          .as<int>(),
-      300);
+  for (const char* which : {"leaderTemplate", "workerTemplate"}) {
+    const int sleep_s = container(set, which)["lifecycle"]["preStop"]["sleep"]["seconds"].as<int>();
+    EXPECT_GT(sleep_s, 0);
+    const YAML::Node pod = set["spec"]["leaderWorkerTemplate"][which]["spec"];
+    EXPECT_GT(pod["terminationGracePeriodSeconds"].as<int>(), 300 + sleep_s);
+  }
 }
 
 TEST(Manifest, MountsTheModelForReadingOnly) {

@@ -1,0 +1,120 @@
+"""Runs the pods that a real scheduler binds to its nodes as processes of this machine. Needs root.
+
+For people's containers there are container engines; this one shows, without any, that the real
+controllers do to our processes what we say of them. It has what the manifests of `troupe lws
+manifest` need: environment, Secrets, ConfigMaps, folders, probes, kubelet's back-off, grace.
+"""
+
+import os
+import threading
+import time
+
+from api import ApiError, Informer
+from names import Names
+from pod import Pod
+from pod_network import PodNetwork
+
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+CAPACITY = {"cpu": "64", "memory": "256Gi", "pods": "110", "ephemeral-storage": "100Gi"}
+
+
+def timestamp(clock_s):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(clock_s))
+
+
+class ProcessKubelet:
+    """`images` maps the name of an image to the environment of its containers."""
+
+    def __init__(self, api, folder, images, nodes=3):
+        self.api, self.folder, self.images = api, folder, images
+        self.stop, self.lock = threading.Event(), threading.Lock()
+        self.nodes = [f"node-{i}" for i in range(nodes)]
+        self.running, self.held = {}, set()
+        os.makedirs(folder, exist_ok=True)
+        self.network = PodNetwork()
+        self.pods = Informer(api, "/api/v1/pods", self.stop, self.on_pod)
+        self.services = Informer(api, "/api/v1/services", self.stop)
+        self.names = Names(self.pods, self.services, self.address_of)
+
+    def image(self, name):
+        return self.images[name]
+
+    def address_of(self, pod):
+        running = self.running.get(pod["metadata"]["uid"])
+        return running.address if running else None
+
+    def pod(self, name):
+        """The pod that runs under this name, without those that are about to go."""
+        for pod in list(self.running.values()):
+            if pod.name == name and pod.address and not pod.is_deleted():
+                return pod
+        return None
+
+    def hold(self, name):
+        """Pods of this name are not started until release()."""
+        self.held.add(name)
+
+    def release(self, name):
+        self.held.discard(name)
+        for pod in list(self.pods.items.values()):
+            self.on_pod("MODIFIED", pod)
+
+    def on_pod(self, kind, pod):
+        uid = pod["metadata"]["uid"]
+        if pod["spec"].get("nodeName") not in self.nodes:
+            return
+        with self.lock:
+            known = self.running.get(uid)
+            if known:
+                known.update(pod, gone=kind == "DELETED")
+                if kind == "DELETED":
+                    self.running.pop(uid)
+            elif kind != "DELETED" and pod["metadata"]["name"] not in self.held:
+                self.running[uid] = Pod(self, pod)
+                self.running[uid].start()
+
+    def register(self, name):
+        labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
+        self.api.call("POST", "/api/v1/nodes", {
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
+        now = timestamp(time.time())
+        self.api.merge(f"/api/v1/nodes/{name}/status", {"status": {
+            "capacity": CAPACITY, "allocatable": CAPACITY,
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "ProcessKubelet",
+                            "lastHeartbeatTime": now, "lastTransitionTime": now}]}})
+
+    def renew(self, name):
+        spec = {"holderIdentity": name, "leaseDurationSeconds": 40,
+                "renewTime": timestamp(time.time())[:-1] + ".000000Z"}
+        try:
+            self.api.merge(f"{LEASES}/{name}", {"spec": spec})
+        except ApiError as problem:
+            if problem.status != 404:
+                raise
+            self.api.call("POST", LEASES, {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                                           "metadata": {"name": name}, "spec": spec})
+
+    def heartbeat(self):
+        while not self.stop.is_set():
+            for name in self.nodes:
+                self.renew(name)
+            self.stop.wait(10)
+
+    def start(self):
+        for name in self.nodes:
+            self.register(name)
+        threading.Thread(target=self.heartbeat, daemon=True).start()
+        self.services.start()
+        self.services.synced.wait()
+        self.names.serve(self.network.dns_socket())
+        self.pods.start()
+
+    def close(self):
+        self.stop.set()
+        pods = list(self.running.values())
+        for pod in pods:
+            pod.wake.set()
+        for pod in pods:
+            pod.join(20)
+        self.network.close()
