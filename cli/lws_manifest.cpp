@@ -68,7 +68,8 @@ base::result<void> size_pods(manifest_flags& flags) {
     kv_bytes_per_token = std::max(kv_bytes_per_token, rank.kv_bytes_per_token);
   }
   std::uint64_t kv_bytes = static_cast<std::uint64_t>(opened.kv_cache_bytes);
-  if (kv_bytes == 0) {
+  // On GPUs the cache is in their memory, and `serve` takes what there is.
+  if (kv_bytes == 0 && flags.made.gpus == 0) {
     // Half of the sequences at full length: fewer are that long, and a full cache only waits.
     const std::int64_t sequences = std::max<std::int64_t>(1, flags.model.max_num_seqs / 2);
     const std::int64_t tokens = limits.max_model_len * sequences;

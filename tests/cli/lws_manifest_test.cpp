@@ -65,6 +65,13 @@ TEST(LwsManifest, AsksForMoreMemoryWhereThereIsMoreToHold) {
   EXPECT_GT(both, small + 200);
 }
 
+TEST(LwsManifest, LeavesTheCacheOfGpusToServe) {
+  const outcome got = run(with({"--gpus", "1"}));
+  ASSERT_EQ(got.code, 0) << got.err;
+  EXPECT_THAT(got.out, HasSubstr("nvidia.com/gpu: \"1\""));
+  EXPECT_THAT(got.out, testing::Not(HasSubstr("--kv-cache-memory")));
+}
+
 TEST(LwsManifest, WritesAFolderForKustomize) {
   const temporary_folder folder;
   const fs::path out = folder.path() / "llm";
