@@ -8,6 +8,7 @@ Needs root (network namespaces), etcd, and the programs of `scripts/cluster buil
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,8 +33,8 @@ class GangsOnACluster(unittest.TestCase):
             capture_output=True, text=True, check=True).stdout
         cls.answer = generated.rstrip("\n")
 
-    def gangs(self, name, *flags):
-        gangs = self.cluster.gangs(name, *flags)
+    def gangs(self, name, *flags, **more):
+        gangs = self.cluster.gangs(name, *flags, **more)
         self.addCleanup(gangs.delete)
         return gangs
 
@@ -50,6 +51,15 @@ class GangsOnACluster(unittest.TestCase):
         for pod in ("llm-0", "llm-0-1"):
             self.assertLessEqual(gangs.listening(pod), OPENED)
         self.assertEqual(gangs.listening("llm-0") & {8000, 8472}, {8000, 8472})
+
+    def test_take_their_sizes_from_the_group(self):
+        def without_sizes(text):
+            return re.sub(r"(?m)^ *- --(tensor|pipeline)-parallel-size=\d+\n", "", text)
+        gangs = self.gangs("sized", edit=without_sizes)
+        gangs.wait_ready(2)
+        self.expect_answer(gangs, "sized-0")
+        self.assertIn("member 0 of a group of 2 pods: --tensor-parallel-size 2 ",
+                      gangs.log("sized-0"))
 
     def test_mend_a_lost_rank_without_lws_seeing_it(self):
         gangs = self.gangs("ranks")

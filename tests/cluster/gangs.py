@@ -53,13 +53,13 @@ class Cluster:
             capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
-    def gangs(self, name, *flags):
+    def gangs(self, name, *flags, edit=lambda text: text):
         """Applies a manifest and returns its gangs; their pods come in time."""
         code, text, error = self.manifest("--name", name, "--secrets", "generated", "--cpus", "1",
                                           "--drain-timeout", "30", *flags)
         if code:
             raise RuntimeError(error)
-        self.control.kubectl("apply", "-f", "-", text=text)
+        self.control.kubectl("apply", "-f", "-", text=edit(text))
         return Gangs(self, name)
 
 
