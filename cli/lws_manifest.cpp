@@ -53,6 +53,24 @@ base::result<std::string> choose_layout(const CLI::App& parser, manifest_flags& 
   return why;
 }
 
+// Bytes of a rank's cache where nobody says: half of the sequences at full length, since fewer are
+// that long and a full cache only waits, but no more than the weights (or 4 GiB), and no less than
+// one sequence needs.
+std::uint64_t default_cache_bytes(const manifest_flags& flags, const layout_report& report,
+                                  std::int64_t max_model_len) {
+  constexpr std::uint64_t mib = 1U << 20U;
+  std::uint64_t most = 4096 * mib;
+  std::int64_t bytes_per_token = 1;
+  for (const rank_report& rank : report.ranks) {
+    bytes_per_token = std::max(bytes_per_token, rank.kv_bytes_per_token);
+    most = std::max(most, rank.weight_bytes);
+  }
+  const auto sequence = static_cast<std::uint64_t>(max_model_len * bytes_per_token);
+  const std::int64_t half = std::max<std::int64_t>(1, flags.model.max_num_seqs / 2);
+  const std::uint64_t wanted = sequence * static_cast<std::uint64_t>(half);
+  return (std::max(sequence, std::min(most, wanted)) / mib + 1) * mib;
+}
+
 // Bytes of the pod that needs most, and the cache that its ranks may fill: what the figure counts
 // on is what `serve` is told.
 base::result<void> size_pods(manifest_flags& flags) {
@@ -63,20 +81,11 @@ base::result<void> size_pods(manifest_flags& flags) {
     return base::fail(base::error_code::invalid_argument, "cli", report.refused);
   }
   TROUPE_TRY(limits, choose_limits(flags.model, opened, {}));
-  std::int64_t kv_bytes_per_token = 1;
-  for (const rank_report& rank : report.ranks) {
-    kv_bytes_per_token = std::max(kv_bytes_per_token, rank.kv_bytes_per_token);
-  }
-  std::uint64_t kv_bytes = static_cast<std::uint64_t>(opened.kv_cache_bytes);
+  auto kv_bytes = static_cast<std::uint64_t>(opened.kv_cache_bytes);
   // On GPUs the cache is in their memory, and `serve` takes what there is.
   if (kv_bytes == 0 && flags.made.gpus == 0) {
-    // Half of the sequences at full length: fewer are that long, and a full cache only waits.
-    const std::int64_t sequences = std::max<std::int64_t>(1, flags.model.max_num_seqs / 2);
-    const std::int64_t tokens = limits.max_model_len * sequences;
-    constexpr std::uint64_t mib = 1U << 20U;
-    kv_bytes = static_cast<std::uint64_t>(tokens * kv_bytes_per_token);
-    kv_bytes = (kv_bytes / mib + 1) * mib;
-    flags.made.serve_flags.push_back(fmt::format("--kv-cache-memory={}M", kv_bytes / mib));
+    kv_bytes = default_cache_bytes(flags, report, limits.max_model_len);
+    flags.made.serve_flags.push_back(fmt::format("--kv-cache-memory={}M", kv_bytes >> 20U));
   }
   const std::size_t ranks_a_pod = report.ranks.size() / static_cast<std::size_t>(flags.made.nodes);
   for (std::size_t first = 0; first < report.ranks.size(); first += ranks_a_pod) {

@@ -65,6 +65,21 @@ TEST(LwsManifest, AsksForMoreMemoryWhereThereIsMoreToHold) {
   EXPECT_GT(both, small + 200);
 }
 
+// More sequences than fit into the largest cache it would ask for: the pods stay of a size.
+TEST(LwsManifest, BoundsTheCacheThatNobodyAskedFor) {
+  const auto cache = [](const outcome& got) {
+    const auto at = got.out.find("--kv-cache-memory=");
+    return at == std::string::npos ? 0 : std::atoi(got.out.c_str() + at + 18);
+  };
+  const int few = cache(run(with({"--max-num-seqs", "2"})));
+  const int usual = cache(run(with({"--max-num-seqs", "16"})));
+  const int many = cache(run(with({"--max-num-seqs", "1024", "--dtype", "float32"})));
+  EXPECT_GT(few, 0);
+  EXPECT_GT(usual, few);
+  EXPECT_GT(many, usual);
+  EXPECT_EQ(many, 4097);  // 4 GiB, where 1,024 sequences of the demo would take 5
+}
+
 TEST(LwsManifest, LeavesTheCacheOfGpusToServe) {
   const outcome got = run(with({"--gpus", "1"}));
   ASSERT_EQ(got.code, 0) << got.err;
