@@ -12,10 +12,11 @@
 #include "base/tls.hpp"
 #include "cli/commands.hpp"
 #include "cli/engine_limits.hpp"
+#include "cli/group_sizes.hpp"
 #include "cli/layout_report.hpp"
 #include "cli/model_flags.hpp"
+#include "cli/owner_file.hpp"
 #include "cli/yaml_config.hpp"
-#include "lws/group_environment.hpp"
 #include "lws/manifest.hpp"
 
 namespace troupe::cli {
@@ -35,23 +36,6 @@ struct manifest_flags {
 // What a process of a rank has beside weights, cache and scratch, and the pod beside its ranks.
 constexpr std::uint64_t rank_overhead_bytes = 160ULL << 20U;
 constexpr std::uint64_t pod_overhead_bytes = 256ULL << 20U;
-
-// Sizes that no flag gives: as the pods themselves would choose them. Returns why, as one clause.
-base::result<std::string> choose_layout(const CLI::App& parser, manifest_flags& flags) {
-  flags.made.subgroup_size =
-      flags.subgroup_size > 0 ? std::optional(flags.subgroup_size) : std::nullopt;
-  std::string why = "as the flags say";
-  if (parser.count("--tensor-parallel-size") == 0 &&
-      parser.count("--pipeline-parallel-size") == 0) {
-    TROUPE_TRY(layout, lws::default_layout(flags.made.nodes, flags.made.subgroup_size));
-    flags.model.tensor_parallel_size = layout.tensor_parallel_size;
-    flags.model.pipeline_parallel_size = layout.pipeline_parallel_size;
-    why = std::move(layout.why);
-  }
-  flags.made.tensor_parallel_size = flags.model.tensor_parallel_size;
-  flags.made.pipeline_parallel_size = flags.model.pipeline_parallel_size;
-  return why;
-}
 
 // Bytes of a rank's cache where nobody says: half of the sequences at full length, since fewer are
 // that long and a full cache only waits, but no more than the weights (or 4 GiB), and no less than
@@ -134,16 +118,18 @@ base::result<void> write_folder(const manifest_flags& flags,
   std::filesystem::create_directories(folder, problem);
   files.push_back({.name = "kustomization.yaml", .yaml = kustomization(flags.made, files)});
   for (const lws::manifest_file& file : files) {
-    std::ofstream out(folder / file.name, std::ios::binary | std::ios::trunc);
+    const std::filesystem::path path = folder / file.name;
+    if (file.name == "secrets.yaml") {
+      std::filesystem::remove(path, problem);  // of a former run
+      TROUPE_TRY_VOID(write_owner_file(path, file.yaml));
+      continue;
+    }
+    std::ofstream out(path, std::ios::binary | std::ios::trunc);
     out << file.yaml;
     out.close();
     if (!out) {
       return base::fail(base::error_code::failed_precondition, "cli",
-                        "cannot write " + (folder / file.name).string());
-    }
-    // Keys are for their owner alone.
-    if (file.name == "secrets.yaml") {
-      std::filesystem::permissions(folder / file.name, std::filesystem::perms(0600), problem);
+                        "cannot write " + path.string());
     }
   }
   return {};
@@ -154,8 +140,13 @@ base::result<void> make_manifest(const CLI::App& parser, manifest_flags& flags) 
     if (parser.count(flag) == 0) continue;
     flags.made.serve_flags.push_back(flag + "=" + parser.get_option(flag)->results().back());
   }
-  TROUPE_TRY(why, choose_layout(parser, flags));
-  TROUPE_TRY_VOID(lws::check_manifest(flags.made));
+  if (flags.subgroup_size > 0) flags.made.subgroup_size = flags.subgroup_size;
+  TROUPE_TRY(why,
+             choose_group_sizes(parser, flags.made.nodes, flags.made.subgroup_size, flags.model));
+  flags.made.tensor_parallel_size = flags.model.tensor_parallel_size;
+  flags.made.pipeline_parallel_size = flags.model.pipeline_parallel_size;
+  flags.made.core_only = flags.only == "core";
+  TROUPE_TRY_VOID(lws::check_manifest(flags.made));  // before the model is opened
   TROUPE_TRY_VOID(choose_model(flags));
   TROUPE_TRY_VOID(size_pods(flags));
   if (parser.count("--threads-per-rank") == 0) {
@@ -163,7 +154,6 @@ base::result<void> make_manifest(const CLI::App& parser, manifest_flags& flags) 
     const int threads = std::max(1, flags.made.cpus * flags.made.nodes / ranks);
     flags.made.serve_flags.push_back(fmt::format("--threads-per-rank={}", threads));
   }
-  flags.made.core_only = flags.only == "core";
   if (flags.secrets == "generated") {
     flags.made.secrets = lws::secret_source::generated;
     TROUPE_TRY_VOID(make_secrets(flags.made));
@@ -174,7 +164,7 @@ base::result<void> make_manifest(const CLI::App& parser, manifest_flags& flags) 
              "troupe: {} x {} pods, --tensor-parallel-size {} --pipeline-parallel-size {} ({}); "
              "{:.0f} MiB and {} cores a pod\n",
              flags.made.replicas, flags.made.nodes, flags.made.tensor_parallel_size,
-             flags.made.pipeline_parallel_size, why,
+             flags.made.pipeline_parallel_size, why.value_or("as the flags say"),
              static_cast<double>(flags.made.memory_bytes) / mib, flags.made.cpus);
   if (!flags.output_dir.empty()) return write_folder(flags, std::move(files));
   for (const lws::manifest_file& file : files) {

@@ -15,6 +15,7 @@
 #include "cli/commands.hpp"
 #include "cli/gang_launch.hpp"
 #include "cli/grammar_constraint.hpp"
+#include "cli/group_sizes.hpp"
 #include "cli/rank_process.hpp"
 #include "cli/serving_driver.hpp"
 #include "cli/yaml_config.hpp"
@@ -51,16 +52,13 @@ base::result<void> apply_group(const CLI::App& parser, serve_flags& flags, bool 
   if (group.leader_address && open("--leader")) flags.gang.leader = *group.leader_address;
   if (!group.size || !open("--nnodes")) return {};
   flags.gang.nnodes = *group.size;
-  if (!open("--tensor-parallel-size") || !open("--pipeline-parallel-size")) return {};
-  TROUPE_TRY(layout, lws::default_layout(*group.size, group.subgroup_size));
-  flags.model.tensor_parallel_size = layout.tensor_parallel_size;
-  flags.model.pipeline_parallel_size = layout.pipeline_parallel_size;
-  if (tell) {
+  TROUPE_TRY(why, choose_group_sizes(parser, *group.size, group.subgroup_size, flags.model));
+  if (why && tell) {
     fmt::print(stderr,
                "troupe: member {} of a group of {} pods: --tensor-parallel-size {} "
                "--pipeline-parallel-size {} ({})\n",
-               flags.gang.node_rank, *group.size, layout.tensor_parallel_size,
-               layout.pipeline_parallel_size, layout.why);
+               flags.gang.node_rank, *group.size, flags.model.tensor_parallel_size,
+               flags.model.pipeline_parallel_size, *why);
   }
   return {};
 }

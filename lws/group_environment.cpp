@@ -36,14 +36,14 @@ constexpr bool has_cut(int ranks) { return ranks == 1 || ranks == 2 || ranks == 
 
 base::result<group_environment> read_group_environment(const variable_reader& read) {
   group_environment group;
-  TROUPE_TRY(size, read_number(read, "LWS_GROUP_SIZE", {.low = 1, .high = group_size_max}));
+  TROUPE_TRY(size, read_number(read, group_size_variable, {.low = 1, .high = group_size_max}));
   group.size = size;
   const int last = size.value_or(group_size_max) - 1;
-  TROUPE_TRY(index, read_number(read, "LWS_WORKER_INDEX", {.low = 0, .high = last}));
+  TROUPE_TRY(index, read_number(read, worker_index_variable, {.low = 0, .high = last}));
   group.worker_index = index;
-  TROUPE_TRY(subgroup, read_number(read, "TROUPE_LWS_SUBGROUP_SIZE", {.low = 1, .high = last + 1}));
+  TROUPE_TRY(subgroup, read_number(read, subgroup_size_variable, {.low = 1, .high = last + 1}));
   group.subgroup_size = subgroup;
-  const char* const leader = read("LWS_LEADER_ADDRESS");
+  const char* const leader = read(leader_address_variable);
   if (leader != nullptr && *leader != '\0') group.leader_address = leader;
   return group;
 }

@@ -15,17 +15,21 @@
 
 namespace troupe::lws {
 
+// LWS's own come first in a container's environment; nobody else may set them.
+inline constexpr const char* leader_address_variable = "LWS_LEADER_ADDRESS";
+inline constexpr const char* group_size_variable = "LWS_GROUP_SIZE";
+inline constexpr const char* worker_index_variable = "LWS_WORKER_INDEX";
+// Ours, from the pod's annotation leaderworkerset.sigs.k8s.io/subgroup-size by the downward API.
+inline constexpr const char* subgroup_size_variable = "TROUPE_LWS_SUBGROUP_SIZE";
+
 // LWS has no limit of its own; a gang has at most so many nodes.
 inline constexpr int group_size_max = 64;
 
 struct group_environment {
-  std::optional<std::string>
-      leader_address;               // LWS_LEADER_ADDRESS: <leader>.<subdomain>.<namespace>
-  std::optional<int> size;          // LWS_GROUP_SIZE: pods, the leader among them
-  std::optional<int> worker_index;  // LWS_WORKER_INDEX: 0 is the leader
-  // TROUPE_LWS_SUBGROUP_SIZE, from the pod's annotation
-  // leaderworkerset.sigs.k8s.io/subgroup-size by the downward API; empty without subgroups.
-  std::optional<int> subgroup_size;
+  std::optional<std::string> leader_address;  // <leader>.<subdomain>.<namespace>
+  std::optional<int> size;                    // pods, the leader among them
+  std::optional<int> worker_index;            // 0 is the leader
+  std::optional<int> subgroup_size;           // pods; empty without subgroups
 };
 
 // Like std::getenv: null when there is no such variable.

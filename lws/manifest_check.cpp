@@ -176,9 +176,8 @@ base::result<void> check_policies(const manifest_options& options) {
   return {};
 }
 
-// LWS puts its own before all others, so that the pod would see them twice.
-constexpr std::array<std::string_view, 3> owned_by_lws = {"LWS_LEADER_ADDRESS", "LWS_GROUP_SIZE",
-                                                          "LWS_WORKER_INDEX"};
+constexpr std::array<std::string_view, 3> owned_by_lws = {
+    leader_address_variable, group_size_variable, worker_index_variable};
 
 base::result<void> check_environment(const manifest_options& options) {
   constexpr const char* path = "spec.leaderWorkerTemplate.workerTemplate.spec.containers[0].env";

@@ -2,6 +2,10 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <utility>
+
+#include "lws/group_environment.hpp"
+
 namespace troupe::lws {
 namespace {
 
@@ -21,12 +25,12 @@ json from_field(const char* name, const char* path) {
 
 json environment(const manifest_options& options, member which) {
   json all = json::array();
-  json revision = from_field(
-      "TROUPE_REVISION", "metadata.labels['leaderworkerset.sigs.k8s.io/template-revision-hash']");
-  all.push_back({{"#", "A leader refuses workers of another revision during a rollout."}});
-  all.back().update(revision);
+  json revision = {{"#", "A leader refuses workers of another revision during a rollout."}};
+  revision.update(from_field(
+      "TROUPE_REVISION", "metadata.labels['leaderworkerset.sigs.k8s.io/template-revision-hash']"));
+  all.push_back(std::move(revision));
   if (options.subgroup_size) {
-    all.push_back(from_field("TROUPE_LWS_SUBGROUP_SIZE",
+    all.push_back(from_field(subgroup_size_variable,
                              "metadata.annotations['leaderworkerset.sigs.k8s.io/subgroup-size']"));
   }
   all.push_back({{"name", "TROUPE_STATE_DIR"}, {"value", state_dir}});
@@ -142,9 +146,9 @@ json secret_volume(const char* name, const std::string& secret) {
 
 json volumes(const manifest_options& options, member which) {
   json all = json::array();
-  all.push_back({{"#", "Memory that ranks of a pod share needs no volume: it has no name."}});
-  all.back().update(
-      {{"name", "state"}, {"emptyDir", {{"medium", "Memory"}, {"sizeLimit", "16Mi"}}}});
+  all.push_back({{"#", "Memory that ranks of a pod share needs no volume: it has no name."},
+                 {"name", "state"},
+                 {"emptyDir", {{"medium", "Memory"}, {"sizeLimit", "16Mi"}}}});
   if (options.nodes > 1) all.push_back(secret_volume("gang", gang_secret(options)));
   if (which == member::leader) all.push_back(secret_volume("api", api_secret(options)));
   const std::string& name = options.model.name;

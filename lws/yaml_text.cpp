@@ -34,9 +34,7 @@ std::string scalar(const json& value) {
   if (value.is_string() && is_plain(value.get_ref<const std::string&>())) {
     return value.get<std::string>();
   }
-  if (value.is_object()) return "{}";
-  if (value.is_array()) return "[]";
-  return value.dump();  // a JSON text is a YAML text in double quotes
+  return value.dump();  // JSON is YAML: a text in double quotes, what is empty, a list in a list
 }
 
 bool is_block_text(const json& value) {
