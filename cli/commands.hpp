@@ -24,6 +24,7 @@ struct command {
 [[nodiscard]] command add_inspect(CLI::App& program);
 [[nodiscard]] command add_health(CLI::App& program);
 [[nodiscard]] command add_certificates(CLI::App& program);
+[[nodiscard]] command add_router(CLI::App& program);
 [[nodiscard]] command add_lws_manifest(CLI::App& program);
 
 }  // namespace troupe::cli

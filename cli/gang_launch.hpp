@@ -9,15 +9,10 @@
 #include "base/fd.hpp"
 #include "cli/exit_code.hpp"
 #include "cli/gang_flags.hpp"
+#include "cli/http_listener.hpp"
 #include "cli/invocation.hpp"
 
 namespace troupe::cli {
-
-// Rank 0's listening socket, and where clients find it.
-struct http_door {
-  base::fd socket;
-  std::string url;
-};
 
 struct gang_launch {
   const invocation& called;
@@ -26,7 +21,7 @@ struct gang_launch {
   rank_seat seat;  // what every rank is told; rank and parent are filled in
   bool one_shot = false;
   // On node 0 of what serves; its invalid_argument is a usage error.
-  std::function<base::result<http_door>(const gang_topology&)> open_http = {};
+  std::function<base::result<http_listener>(const gang_topology&)> open_http = {};
   std::chrono::seconds drain_patience{100};
 };
 

@@ -89,6 +89,11 @@ base::result<void> choose_model(manifest_flags& flags) {
   if (!flags.source.empty()) {
     TROUPE_TRY(source, lws::parse_model_source(flags.source));
     flags.made.model = std::move(source);
+    // Every model is mounted at the same place: clients know it by the name of its folder.
+    if (flags.made.served_model_name.empty()) {
+      const std::filesystem::path folder = std::filesystem::path(flags.model.model) / "";
+      flags.made.served_model_name = folder.parent_path().filename().string();
+    }
     return {};
   }
   if (flags.model.model == "demo") return {};
@@ -181,6 +186,10 @@ void add_group_flags(CLI::App& parser, lws::manifest_options& made) {
   parser.add_option("--image", made.image, "with the program troupe on its PATH")->required();
   parser.add_option("--replicas", made.replicas, "gangs")->capture_default_str();
   parser.add_option("--nodes", made.nodes, "pods of a gang")->capture_default_str();
+  parser.add_option("--router", made.routers, "pods of troupe router before the gangs")
+      ->capture_default_str();
+  parser.add_option("--served-model-name", made.served_model_name,
+                    "in answers [of a mounted model: the name of its folder]");
   parser.add_option("--cpus", made.cpus, "cores that a pod asks for")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

@@ -1,6 +1,5 @@
 // troupe serve MODEL: a gang on this machine, or this machine's part of one, with OpenAI's API.
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -9,13 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/entropy.hpp"
-#include "base/socket.hpp"
 #include "cli/bounded_file.hpp"
 #include "cli/build_id.hpp"
 #include "cli/commands.hpp"
 #include "cli/gang_launch.hpp"
 #include "cli/grammar_constraint.hpp"
 #include "cli/group_sizes.hpp"
+#include "cli/http_listener.hpp"
 #include "cli/rank_process.hpp"
 #include "cli/serving_driver.hpp"
 #include "cli/yaml_config.hpp"
@@ -63,35 +62,11 @@ base::result<void> apply_group(const CLI::App& parser, serve_flags& flags, bool 
   return {};
 }
 
-base::result<serving::api_keys> read_keys(const serve_flags& flags) {
-  if (flags.api_key_file.empty()) return serving::api_keys();
-  TROUPE_TRY(text, read_bounded_file("--api-key-file", flags.api_key_file, small_file_bytes_max));
-  return serving::api_keys::parse(text, flags.api_key_file);
-}
-
-// Who reaches the port may use the model: beyond this machine only with a key.
-base::result<void> check_exposure(const serve_flags& flags, const std::string& host) {
-  const char* const allowed = std::getenv("TROUPE_ALLOW_NO_API_KEY");
-  const bool loopback = host == "::1" || host == "localhost" || host.starts_with("127.");
-  if (loopback || !flags.api_key_file.empty()) return {};
-  if (allowed != nullptr && std::string_view(allowed) == "1") return {};
-  return base::fail(
-      base::error_code::invalid_argument, "cli",
-      "--host " + host +
-          " is reachable from other machines: give --api-key-file, "
-          "or set TROUPE_ALLOW_NO_API_KEY=1 where something else keeps strangers out");
-}
-
 // Node 0's HTTP: --host, or the gang's address (loopback for a gang on one machine).
-base::result<http_door> open_http(const serve_flags& flags, const gang_topology& topology) {
+base::result<http_listener> open_http(const serve_flags& flags, const gang_topology& topology) {
   std::string host = flags.host;
   if (host.empty()) host = topology.nnodes == 1 ? "127.0.0.1" : topology.gang_host;
-  TROUPE_TRY_VOID(check_exposure(flags, host));
-  TROUPE_TRY(socket, base::listen_on({.host = host, .port_first = flags.port}));
-  const bool colons = socket.host.find(':') != std::string::npos;
-  const std::string shown = colons ? "[" + socket.host + "]" : socket.host;
-  return http_door{.socket = std::move(socket.descriptor),
-                   .url = fmt::format("http://{}:{}", shown, socket.port)};
+  return listen_http(host, flags.port, !flags.api_key_file.empty());
 }
 
 exit_code launch(const serve_flags& flags, const invocation& called) {
@@ -106,7 +81,8 @@ exit_code launch(const serve_flags& flags, const invocation& called) {
                      .seat = {},
                      .drain_patience = std::chrono::seconds(flags.drain_timeout_s)};
   if (flags.gang.node_rank == 0) {
-    if (const auto keys = read_keys(flags); !keys) return report(keys.error(), exit_code::usage);
+    if (const auto keys = read_api_keys(flags.api_key_file); !keys)
+      return report(keys.error(), exit_code::usage);
     starts.open_http = [&flags](const gang_topology& topology) {
       return open_http(flags, topology);
     };
@@ -135,11 +111,6 @@ void read_sampling_defaults(const opened_model& opened, serving::served_model& m
   if (const auto value = number("top_k", 0.0, 1 << 22)) {
     model.top_k = static_cast<std::int32_t>(*value);
   }
-}
-
-std::chrono::seconds unix_time() {
-  return std::chrono::duration_cast<std::chrono::seconds>(
-      std::chrono::system_clock::now().time_since_epoch());
 }
 
 serving::served_model describe_model(const serve_flags& flags, const opened_model& opened,
@@ -254,7 +225,7 @@ class leader_process {
 
  private:
   base::result<void> make_api(serving::served_model model) {
-    TROUPE_TRY(keys, read_keys(flags_));
+    TROUPE_TRY(keys, read_api_keys(flags_.api_key_file));
     serving::openai_server_options options{.gang = driver_->service(),
                                            .tokenizer = text_.tokenizer.get(),
                                            .chat = text_.chat.get(),
@@ -277,7 +248,8 @@ class leader_process {
   base::result<void> open_http() {
     const base::fd listening(supervisor::rank_descriptors::listening);
     net::http_server_options options{.listening = listening.get(), .handler = {}};
-    options.limits.connections_max = connections_within_limits(options.limits.connections_max);
+    options.limits.connections_max =
+        connections_within_limits(options.limits.connections_max, log_);
     options.handler = [this](net::http_request request, std::shared_ptr<net::response> response) {
       api_->handle(std::move(request), std::move(response));
     };
@@ -287,22 +259,6 @@ class leader_process {
     http_ = std::move(http);
     api_->attach(*http_);
     return {};
-  }
-
-  // Each connection is a descriptor: as many as there may be, at most `wanted`.
-  std::size_t connections_within_limits(std::size_t wanted) const {
-    constexpr rlim_t others = 512;  // files, other ranks, the control plane
-    rlimit files{};
-    if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return wanted;
-    files.rlim_cur = std::max(files.rlim_cur, std::min<rlim_t>(files.rlim_max, wanted + others));
-    if (::setrlimit(RLIMIT_NOFILE, &files) != 0) ::getrlimit(RLIMIT_NOFILE, &files);
-    if (files.rlim_cur >= wanted + others) return wanted;
-    const auto room =
-        static_cast<std::size_t>(std::max<rlim_t>(files.rlim_cur, others + others / 2) - others);
-    log_.warning(std::to_string(files.rlim_cur) +
-                 " open files are allowed (ulimit -n), so at most " + std::to_string(room) +
-                 " HTTP connections are taken at once");
-    return room;
   }
 
   const serve_flags& flags_;

@@ -4,24 +4,15 @@
 
 #include <utility>
 
+#include "lws/pod_parts.hpp"
 #include "lws/pod_template.hpp"
+#include "lws/router_objects.hpp"
 #include "lws/yaml_text.hpp"
 
 namespace troupe::lws {
 namespace {
 
 using json = nlohmann::ordered_json;
-
-constexpr const char* name_label = "leaderworkerset.sigs.k8s.io/name";
-constexpr const char* index_label = "leaderworkerset.sigs.k8s.io/worker-index";
-
-json object(const manifest_options& options, const char* version, const char* kind,
-            const std::string& name) {
-  json metadata = {{"name", name}};
-  if (!options.namespace_name.empty()) metadata["namespace"] = options.namespace_name;
-  metadata["labels"] = common_labels(options);
-  return {{"apiVersion", version}, {"kind", kind}, {"metadata", metadata}};
-}
 
 // "1" is a number to Kubernetes, "25%" a text; check_manifest has let nothing else through.
 json amount(const std::string& text) {
@@ -78,33 +69,22 @@ json service(const manifest_options& options) {
   return made;
 }
 
-json port(const char* protocol, int first, int last = 0) {
-  json made = {{"protocol", protocol}, {"port", first}};
-  if (last > 0) made["endPort"] = last;
-  return made;
-}
-
 json network_policy(const manifest_options& options) {
   json made = object(options, "networking.k8s.io/v1", "NetworkPolicy", options.name);
   const json members = {{"podSelector", {{"matchLabels", {{name_label, options.name}}}}}};
-  const json gang =
-      json::array({port("TCP", control_port), port("TCP", data_port_first, data_port_last)});
+  const json gang = json::array(
+      {policy_port("TCP", control_port), policy_port("TCP", data_port_first, data_port_last)});
   json ingress = json::array();
   ingress.push_back({{"#", "HTTP, from all pods of this namespace; add who else may ask."},
                      {"from", json::array({{{"podSelector", json::object()}}})},
-                     {"ports", json::array({port("TCP", http_port)})}});
+                     {"ports", json::array({policy_port("TCP", http_port)})}});
   json egress = json::array();
   if (options.nodes > 1) {
     ingress.push_back({{"#", "The control and data planes, among members alone."},
                        {"from", json::array({members})},
                        {"ports", gang}});
     egress.push_back({{"to", json::array({members})}, {"ports", gang}});
-    egress.push_back(
-        {{"#", "The leader's name."},
-         {"to", json::array({{{"namespaceSelector",
-                               {{"matchLabels", {{"kubernetes.io/metadata.name", "kube-system"}}}}},
-                              {"podSelector", {{"matchLabels", {{"k8s-app", "kube-dns"}}}}}}})},
-         {"ports", json::array({port("UDP", 53), port("TCP", 53)})}});
+    egress.push_back(names_egress("The leader's name."));
   }
   made["spec"] = {{"podSelector", {{"matchLabels", {{name_label, options.name}}}}},
                   {"policyTypes", {"Ingress", "Egress"}},
@@ -137,6 +117,12 @@ std::vector<json> secrets(const manifest_options& options) {
   return all;
 }
 
+std::string documents(const std::vector<json>& objects) {
+  std::string yaml;
+  for (const json& one : objects) yaml += (yaml.empty() ? "" : "---\n") + to_yaml(one);
+  return yaml;
+}
+
 // What the manifest takes for granted, at its top.
 std::string preface(const manifest_options& options) {
   std::string text = "# Made by `troupe lws manifest`.\n";
@@ -162,11 +148,7 @@ base::result<std::vector<manifest_file>> make_manifest(const manifest_options& o
   TROUPE_TRY_VOID(check_manifest(options));
   std::vector<manifest_file> files;
   if (options.secrets == secret_source::generated) {
-    std::string yaml;
-    for (const json& secret : secrets(options)) {
-      yaml += (yaml.empty() ? "" : "---\n") + to_yaml(secret);
-    }
-    files.push_back({.name = "secrets.yaml", .yaml = std::move(yaml)});
+    files.push_back({.name = "secrets.yaml", .yaml = documents(secrets(options))});
   }
   const auto add = [&files](const char* name, const json& tree) {
     files.push_back({.name = name, .yaml = to_yaml(tree)});
@@ -176,6 +158,9 @@ base::result<std::vector<manifest_file>> make_manifest(const manifest_options& o
   add("service.yaml", service(options));
   if (!options.core_only) add("poddisruptionbudget.yaml", disruption_budget(options));
   add("leaderworkerset.yaml", leader_worker_set(options));
+  if (options.routers > 0) {
+    files.push_back({.name = "router.yaml", .yaml = documents(router_objects(options))});
+  }
   files.front().yaml.insert(0, preface(options));
   return files;
 }

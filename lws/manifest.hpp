@@ -45,10 +45,12 @@ struct manifest_options {
   std::string image;
   std::string model_argument = "demo";  // of `troupe serve`, as the pods see it
   model_source model = {};
+  std::string served_model_name = {};         // empty: the model argument
   std::vector<std::string> serve_flags = {};  // beside the sizes: words of the command line
   std::vector<std::string> environment = {};  // NAME=VALUE
   int replicas = 1;                           // gangs
   int nodes = 2;                              // pods of a gang
+  int routers = 0;                            // pods of `troupe router` before the gangs
   int tensor_parallel_size = 2;
   int pipeline_parallel_size = 1;
   std::optional<int> subgroup_size = {};  // pods

@@ -67,6 +67,9 @@ base::result<void> check_sizes(const manifest_options& options) {
     return refuse("spec.replicas", "{} gangs; wanted 1 to {} (kubectl scale takes 0)",
                   options.replicas, replicas_max);
   }
+  if (options.routers < 0 || options.routers > replicas_max) {
+    return refuse("--router", "{} pods; wanted 0 to {}", options.routers, replicas_max);
+  }
   constexpr const char* size = "spec.leaderWorkerTemplate.size";
   if (options.nodes < 1 || options.nodes > group_size_max) {
     return refuse(size, "{} pods; wanted 1 to {}", options.nodes, group_size_max);

@@ -5,23 +5,14 @@
 #include <utility>
 
 #include "lws/group_environment.hpp"
+#include "lws/pod_parts.hpp"
 
 namespace troupe::lws {
 namespace {
 
 using json = nlohmann::ordered_json;
 
-constexpr int unprivileged_user = 65532;
-// After a pod is told to go, Services and proxies send it requests for a moment still. Kubernetes
-// has the sleep since 1.30; it needs no shell in the image.
-constexpr int endpoint_delay_s = 5;
-// From the end of the drain to that of the processes.
-constexpr int exit_margin_s = 15;
 constexpr const char* state_dir = "/run/troupe";
-
-json from_field(const char* name, const char* path) {
-  return {{"name", name}, {"valueFrom", {{"fieldRef", {{"fieldPath", path}}}}}};
-}
 
 json environment(const manifest_options& options, member which) {
   json all = json::array();
@@ -52,6 +43,7 @@ json arguments(const manifest_options& options) {
   const auto add = [&](const char* flag, const std::string& value) {
     words.push_back(fmt::format("{}={}", flag, value));
   };
+  if (!options.served_model_name.empty()) add("--served-model-name", options.served_model_name);
   add("--tensor-parallel-size", std::to_string(options.tensor_parallel_size));
   add("--pipeline-parallel-size", std::to_string(options.pipeline_parallel_size));
   if (options.nodes > 1) add("--data-plane", options.data_plane);
@@ -60,12 +52,6 @@ json arguments(const manifest_options& options) {
   words.push_back("--open-metrics");
   for (const std::string& word : options.serve_flags) words.push_back(word);
   return words;
-}
-
-json http_probe(const char* path, int period_s, int failures) {
-  return {{"httpGet", {{"path", path}, {"port", "http"}}},
-          {"periodSeconds", period_s},
-          {"failureThreshold", failures}};
 }
 
 json exec_probe(json command, int period_s, int failures) {
@@ -105,10 +91,6 @@ json resources(const manifest_options& options) {
   return {{"requests", requests}, {"limits", limits}};
 }
 
-json mount(const char* name, const char* path) {
-  return {{"name", name}, {"mountPath", path}, {"readOnly", true}};
-}
-
 json container(const manifest_options& options, member which) {
   json made = {{"name", "troupe"}, {"image", options.image}};
   made["command"] = {"troupe"};
@@ -124,11 +106,9 @@ json container(const manifest_options& options, member which) {
   if (!ports.empty()) made["ports"] = ports;
   add_probes(made, which);
   made["#stop"] = "Requests that are still sent here find it serving.";
-  made["lifecycle"] = {{"preStop", {{"sleep", {{"seconds", endpoint_delay_s}}}}}};
+  made["lifecycle"] = pre_stop_sleep();
   made["resources"] = resources(options);
-  made["securityContext"] = {{"allowPrivilegeEscalation", false},
-                             {"readOnlyRootFilesystem", true},
-                             {"capabilities", {{"drop", {"ALL"}}}}};
+  made["securityContext"] = container_security();
   made["volumeMounts"] = {{{"name", "state"}, {"mountPath", state_dir}}};
   if (options.nodes > 1) made["volumeMounts"].push_back(mount("gang", "/etc/troupe/gang"));
   if (which == member::leader) made["volumeMounts"].push_back(mount("api", "/etc/troupe/api"));
@@ -136,12 +116,6 @@ json container(const manifest_options& options, member which) {
     made["volumeMounts"].push_back(mount("model", "/model"));
   }
   return made;
-}
-
-json secret_volume(const char* name, const std::string& secret) {
-  constexpr int owner_and_group_read = 0440;  // JSON and YAML have no octal: 288
-  return {{"name", name},
-          {"secret", {{"secretName", secret}, {"defaultMode", owner_and_group_read}}}};
 }
 
 json volumes(const manifest_options& options, member which) {
@@ -172,13 +146,6 @@ json volumes(const manifest_options& options, member which) {
 
 }  // namespace
 
-std::string gang_secret(const manifest_options& options) { return options.name + "-gang"; }
-std::string api_secret(const manifest_options& options) { return options.name + "-api-keys"; }
-
-json common_labels(const manifest_options& options) {
-  return {{"app.kubernetes.io/name", "troupe"}, {"app.kubernetes.io/instance", options.name}};
-}
-
 json pod_template(const manifest_options& options, member which) {
   json spec;
   spec["automountServiceAccountToken"] = false;
@@ -187,11 +154,7 @@ json pod_template(const manifest_options& options, member which) {
       "The sleep before SIGTERM, --drain-timeout for open requests, the processes' end.";
   spec["terminationGracePeriodSeconds"] =
       endpoint_delay_s + options.drain_timeout_s + exit_margin_s;
-  spec["securityContext"] = {{"runAsNonRoot", true},
-                             {"runAsUser", unprivileged_user},
-                             {"runAsGroup", unprivileged_user},
-                             {"fsGroup", unprivileged_user},
-                             {"seccompProfile", {{"type", "RuntimeDefault"}}}};
+  spec["securityContext"] = pod_security();
   spec["containers"] = json::array({container(options, which)});
   spec["volumes"] = volumes(options, which);
   json labels = common_labels(options);

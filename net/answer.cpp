@@ -28,6 +28,9 @@ class held_response final : public response {
   void cut() override { answer_->cut(); }
   void on_gone(std::function<void()> call) override { answer_->on_gone(std::move(call)); }
   [[nodiscard]] bool gone() const noexcept override { return answer_->gone(); }
+  [[nodiscard]] std::size_t unsent_bytes() const noexcept override {
+    return answer_->unsent_bytes();
+  }
 
  private:
   std::shared_ptr<answer> answer_;
@@ -112,6 +115,11 @@ void answer::write(const std::string& bytes) {
     waiting_ += "\r\n";
   }
   ring(std::move(lock));
+}
+
+std::size_t answer::unsent_bytes() {
+  const std::lock_guard lock(mutex_);
+  return waiting_.size() + outgoing_.load(std::memory_order_relaxed);
 }
 
 void answer::finish() {

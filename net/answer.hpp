@@ -57,6 +57,7 @@ class answer {
   void cut();
   void abandon();  // the response was destroyed
   void on_gone(std::function<void()> call);
+  [[nodiscard]] std::size_t unsent_bytes();
   [[nodiscard]] bool gone() const noexcept { return gone_.load(std::memory_order_acquire); }
 
   // --- the connection's side, on the server's thread ---

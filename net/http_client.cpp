@@ -8,6 +8,9 @@
 #include <boost/asio/ip/address.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/host_name_verification.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/buffer_body.hpp>
@@ -23,9 +26,11 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #include "net/http_syntax.hpp"
+#include "net/request_head.hpp"
 
 namespace troupe::net {
 namespace {
@@ -38,7 +43,6 @@ using clock = std::chrono::steady_clock;
 using base::error_code::cancelled;
 using base::error_code::data_loss;
 using base::error_code::deadline_exceeded;
-using base::error_code::invalid_argument;
 using base::error_code::not_found;
 using base::error_code::resource_exhausted;
 using base::error_code::unavailable;
@@ -103,10 +107,39 @@ base::result<std::vector<tcp::endpoint>> resolve(const http_url& url, const http
 
 // --- one connection ----------------------------------------------------------------------------
 
+// What a connection's bytes go through: the socket itself, or TLS over it.
+struct plain_stream {
+  plain_stream(asio::io_context& io, asio::ssl::context& /*trust*/) : through(io) {}
+  tcp::socket& socket() { return through; }
+  tcp::socket through;
+};
+
+struct tls_stream {
+  tls_stream(asio::io_context& io, asio::ssl::context& trust) : through(io, trust) {}
+  tcp::socket& socket() { return through.next_layer(); }
+  asio::ssl::stream<tcp::socket> through;
+};
+
+template <class Stream>
 class exchange {
  public:
-  exchange(const http_call& call, http_url url, clock::time_point deadline)
-      : call_(call), url_(std::move(url)), deadline_(deadline) {}
+  exchange(const http_call& call, http_url url, clock::time_point deadline,
+           asio::ssl::context& trust)
+      : call_(call), url_(std::move(url)), deadline_(deadline), stream_(io_, trust) {}
+
+  // The server is who its certificate says it is, by an authority that is trusted.
+  base::result<void> shake_hands() requires std::is_same_v<Stream, tls_stream> {
+    error_code error;
+    const bool numeric = (static_cast<void>(asio::ip::make_address(url_.host, error)), !error);
+    if (!numeric) SSL_set_tlsext_host_name(stream_.through.native_handle(), url_.host.c_str());
+    stream_.through.set_verify_callback(asio::ssl::host_name_verification(url_.host));
+    error = wait(step_deadline(), [&](auto done) {
+      stream_.through.async_handshake(asio::ssl::stream_base::client,
+                                      [done](error_code e) { done(e, 0); });
+    });
+    if (error) return fail_with(error, "shaking hands over TLS");
+    return {};
+  }
 
   base::result<void> connect(const std::vector<tcp::endpoint>& endpoints) {
     error_code last;
@@ -115,12 +148,12 @@ class exchange {
       // A silent address may not use up the time of those behind it.
       const clock::duration share = (deadline_ - clock::now()) / static_cast<int>(left--);
       error_code ignored;
-      socket_.close(ignored);
+      socket().close(ignored);
       last = wait(clock::now() + share, [&](auto done) {
-        socket_.async_connect(endpoint, [done](error_code error) { done(error, 0); });
+        socket().async_connect(endpoint, [done](error_code error) { done(error, 0); });
       });
       if (!last) {
-        socket_.set_option(tcp::no_delay(true), ignored);
+        socket().set_option(tcp::no_delay(true), ignored);
         return {};
       }
       if (stopped_) break;
@@ -131,7 +164,7 @@ class exchange {
   void send(const std::string& bytes) {
     // An error is the reading's to report: a server may answer and close before it has read all.
     (void)wait(deadline_, [&](auto done) {
-      asio::async_write(socket_, asio::buffer(bytes),
+      asio::async_write(stream_.through, asio::buffer(bytes),
                         [done](error_code error, std::size_t n) { done(error, n); });
     });
   }
@@ -144,7 +177,7 @@ class exchange {
       parser.body_limit(boost::none);
       parser.skip(call_.method == "HEAD");
       const error_code error = wait(step_deadline(), [&](auto done) {
-        http::async_read_header(socket_, buffer_, parser,
+        http::async_read_header(stream_.through, buffer_, parser,
                                 [done](error_code e, std::size_t n) { done(e, n); });
       });
       if (error) return fail_with(error, "reading the answer's header");
@@ -155,6 +188,8 @@ class exchange {
 
  private:
   using response_parser = http::response_parser<http::buffer_body>;
+
+  tcp::socket& socket() { return stream_.socket(); }
 
   clock::time_point step_deadline() const {
     if (call_.silence_patience.count() == 0) return deadline_;
@@ -187,7 +222,7 @@ class exchange {
   }
   void close() {
     error_code ignored;
-    socket_.close(ignored);
+    socket().close(ignored);
   }
 
   static http_reply head_of(const response_parser& parser) {
@@ -210,7 +245,7 @@ class exchange {
       parser.get().body().data = piece.data();
       parser.get().body().size = piece.size();
       error_code error = wait(step_deadline(), [&](auto done) {
-        http::async_read_some(socket_, buffer_, parser,
+        http::async_read_some(stream_.through, buffer_, parser,
                               [done](error_code e, std::size_t n) { done(e, n); });
       });
       if (error == http::error::need_buffer) error = {};  // the piece is full: there is more
@@ -246,34 +281,37 @@ class exchange {
   const http_url url_;
   const clock::time_point deadline_;
   asio::io_context io_{1};
-  tcp::socket socket_{io_};
+  Stream stream_;
   boost::beast::flat_buffer buffer_;
   bool timed_out_ = false;
   bool stopped_ = false;
 };
 
 base::result<std::string> format_request(const http_call& call, const http_url& url) {
-  if (!is_token(call.method)) return failed(invalid_argument, false, "the method is not a token");
-  std::string out = fmt::format("{} {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", call.method,
-                                url.target, url.authority);
-  if (!call.body.empty() || call.method == "POST" || call.method == "PUT") {
-    out += fmt::format("content-length: {}\r\n", call.body.size());
+  const bool sized = !call.body.empty() || call.method == "POST" || call.method == "PUT";
+  TROUPE_TRY(head, format_request_head(
+                       {.method = call.method,
+                        .target = url.target,
+                        .authority = url.authority,
+                        .headers = &call.headers,
+                        .body_bytes = sized ? std::optional(call.body.size()) : std::nullopt,
+                        .close = true}));
+  return head + call.body;
+}
+
+base::result<void> set_trust(const http_call& call, asio::ssl::context& trust) {
+  error_code error;
+  SSL_CTX_set_min_proto_version(trust.native_handle(), TLS1_2_VERSION);
+  trust.set_verify_mode(asio::ssl::verify_peer, error);
+  if (call.authorities_file.empty()) {
+    trust.set_default_verify_paths(error);
+  } else {
+    trust.load_verify_file(call.authorities_file, error);
   }
-  for (const auto& [name, value] : call.headers) {
-    const std::string field = lower(name);
-    if (!is_token(field) || !is_field_value(value)) {
-      return failed(invalid_argument, false, "header '{}' has a character it cannot have",
-                    is_token(field) ? field : "?");
-    }
-    if (field == "host" || field == "content-length" || field == "connection" ||
-        field == "transfer-encoding") {
-      continue;
-    }
-    out += fmt::format("{}: {}\r\n", field, value);
-  }
-  out += "\r\n";
-  out += call.body;
-  return out;
+  if (!error) return {};
+  return failed(not_found, false, "no certificate authorities in {}: {}",
+                call.authorities_file.empty() ? "the system's store" : call.authorities_file,
+                error.message());
 }
 
 base::result<http_reply> perform(const http_call& call, const http_stream_calls& calls) {
@@ -283,8 +321,17 @@ base::result<http_reply> perform(const http_call& call, const http_stream_calls&
   TROUPE_TRY(url, parse_http_url(call.url));
   TROUPE_TRY(bytes, format_request(call, url));
   TROUPE_TRY(endpoints, resolve(url, call, deadline));
-  exchange connection(call, url, deadline);
+  asio::ssl::context trust(asio::ssl::context::tls_client);
+  if (!url.tls) {
+    exchange<plain_stream> connection(call, url, deadline, trust);
+    TROUPE_TRY_VOID(connection.connect(endpoints));
+    connection.send(bytes);
+    return connection.receive(calls);
+  }
+  TROUPE_TRY_VOID(set_trust(call, trust));
+  exchange<tls_stream> connection(call, url, deadline, trust);
   TROUPE_TRY_VOID(connection.connect(endpoints));
+  TROUPE_TRY_VOID(connection.shake_hands());
   connection.send(bytes);
   return connection.receive(calls);
 }

@@ -23,7 +23,8 @@ namespace troupe::net {
 
 struct http_call {
   std::string method = "GET";
-  std::string url;  // http://host[:port]/path?query; host is a name, an IPv4 or a [IPv6] address
+  // http[s]://host[:port]/path?query; host is a name, an IPv4 or a [IPv6] address.
+  std::string url;
   std::vector<header_field> headers = {};  // host, content-length and connection are made here
   std::string body = {};
   std::chrono::milliseconds deadline{30'000};  // for everything, from looking up the name on
@@ -31,7 +32,9 @@ struct http_call {
   std::chrono::milliseconds silence_patience{0};
   std::size_t head_bytes_max = 64U << 10;
   std::size_t body_bytes_max = 64U << 20;  // of a fetched answer; a stream's pieces are not summed
-  std::stop_token stop = {};               // ends the call from another thread
+  // PEM with the authorities that an https server's certificate may be from; empty: the system's.
+  std::string authorities_file = {};
+  std::stop_token stop = {};  // ends the call from another thread
 };
 
 struct http_reply {
@@ -49,8 +52,8 @@ struct http_stream_calls {
 };
 
 // The whole answer, whatever its status.
-// Errors: invalid_argument (URL, method, header), unimplemented (https), not_found (host name),
-// unavailable (refused, reset, ended early), deadline_exceeded, cancelled (stop),
+// Errors: invalid_argument (URL, method, header), not_found (host name, authorities), unavailable
+// (refused, reset, ended early, a certificate that is not trusted), deadline_exceeded, cancelled,
 // resource_exhausted (longer than a bound), data_loss (not HTTP).
 [[nodiscard]] base::result<http_reply> http_fetch(const http_call& call);
 
@@ -59,15 +62,16 @@ struct http_stream_calls {
 [[nodiscard]] base::result<http_reply> http_stream(const http_call& call,
                                                    const http_stream_calls& calls);
 
-// The parts of an http:// URL.
+// The parts of a URL.
 struct http_url {
-  std::string host;       // without brackets
-  std::string port;       // digits, "80" where none is given
-  std::string authority;  // as the Host field has it
-  std::string target;     // begins with '/'
+  bool tls = false;            // https
+  std::string host = {};       // without brackets
+  std::string port = {};       // digits; 80 or 443 where none is given
+  std::string authority = {};  // as the Host field has it
+  std::string target = {};     // begins with '/'
 };
 
-// Errors: invalid_argument, unimplemented (https).
+// Errors: invalid_argument.
 [[nodiscard]] base::result<http_url> parse_http_url(std::string_view url);
 
 }  // namespace troupe::net

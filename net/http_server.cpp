@@ -39,16 +39,17 @@ constexpr std::size_t scratch_bytes = 64U << 10;
 // Connections taken before the loop turns again.
 constexpr int accepts_per_turn = 64;
 constexpr std::size_t turned_away_max = 128;  // above the bound, taken to be told so
+
 // The loop's queue for other threads. Lives as long as anybody has an answer.
 class gate final : public loop_gate {
  public:
   // Called on the loop with the connections that have news; set before the loop runs.
   using on_changed = std::function<void(const std::vector<std::uint64_t>&)>;
 
-  gate(on_changed call, std::function<std::time_t()> wall_clock)
-      : on_changed_(std::move(call)), wall_clock_(std::move(wall_clock)) {}
+  gate(std::shared_ptr<event_loop> loop, on_changed call, std::function<std::time_t()> wall_clock)
+      : loop_(std::move(loop)), on_changed_(std::move(call)), wall_clock_(std::move(wall_clock)) {}
 
-  asio::io_context& io() noexcept { return io_; }
+  asio::io_context& io() noexcept { return loop_->io(); }
 
   void changed(std::uint64_t connection) override {
     const std::lock_guard lock(mutex_);
@@ -65,13 +66,11 @@ class gate final : public loop_gate {
     return true;
   }
 
-  [[nodiscard]] bool stopping() const noexcept override {
-    return stopping_.load(std::memory_order_relaxed);
-  }
+  [[nodiscard]] bool stopping() const noexcept override { return stopping_; }
   [[nodiscard]] std::optional<std::time_t> date() const override {
     return wall_clock_ ? std::optional(wall_clock_()) : std::nullopt;
   }
-  void set_stopping() noexcept { stopping_.store(true, std::memory_order_relaxed); }
+  void set_stopping() noexcept { stopping_ = true; }
 
   // After the loop: runs what was still promised, then takes nothing more.
   void end() {
@@ -91,7 +90,7 @@ class gate final : public loop_gate {
  private:
   void wake() {
     if (std::exchange(woken_, true)) return;
-    asio::post(io_, [this] { turn(); });
+    asio::post(io(), [this] { turn(); });
   }
 
   void turn() {
@@ -107,7 +106,7 @@ class gate final : public loop_gate {
     for (const auto& call : calls) call();
   }
 
-  asio::io_context io_{1};
+  const std::shared_ptr<event_loop> loop_;
   const on_changed on_changed_;
   const std::function<std::time_t()> wall_clock_;
   std::mutex mutex_;
@@ -134,8 +133,9 @@ struct peer {
 class asio_server final : public http_server {
  public:
   asio_server(http_server_options options, base::fd listening)
-      : gate_(std::make_shared<gate>([this](const auto& changed) { on_changed(changed); },
-                                     options.wall_clock)),
+      : gate_(std::make_shared<gate>(
+            options.loop ? options.loop : std::make_shared<event_loop>(),
+            [this](const auto& changed) { on_changed(changed); }, options.wall_clock)),
         acceptor_(gate_->io(), listening.get()),
         timer_(gate_->io()) {
     (void)listening.release();

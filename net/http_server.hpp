@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "net/event_loop.hpp"
 #include "net/http_field.hpp"
 
 namespace troupe::net {
@@ -93,6 +94,9 @@ class response {
   // thread: there is no other). What the call holds is let go when the answer is complete.
   virtual void on_gone(std::function<void()> call) = 0;
   [[nodiscard]] virtual bool gone() const noexcept = 0;
+  // Bytes of the answer that the client's socket has not taken: who passes a stream on reads no
+  // more of it while these are many.
+  [[nodiscard]] virtual std::size_t unsent_bytes() const noexcept = 0;
 };
 
 struct http_server_counters {
@@ -112,6 +116,8 @@ struct http_server_options {
   // 505), so that they look like the application's. On the server's thread. Default: plain text.
   std::function<std::pair<std::string, std::string>(int status, std::string_view what)> error_body =
       {};  // -> {content type, body}
+  // Turned by the server's thread; none: a loop of its own.
+  std::shared_ptr<event_loop> loop = {};
   // For the Date field of answers; without one none is sent. Called on any thread.
   std::function<std::time_t()> wall_clock = {};
 };

@@ -41,7 +41,8 @@ struct http_streams_calls {
 
 class http_streams {
  public:
-  // Looks the server's name up. Errors: invalid_argument (URL, header), not_found (name).
+  // Looks the server's name up. Errors: invalid_argument (URL, header), not_found (name),
+  // unavailable (no resolver).
   [[nodiscard]] static base::result<std::unique_ptr<http_streams>> open(
       http_streams_options options);
   http_streams(const http_streams&) = delete;

@@ -14,7 +14,7 @@ tl::unexpected<base::error> bad_url(std::string_view url, std::string_view why) 
   std::ranges::replace_if(
       shown, [](char c) { return c < 0x20 || c > 0x7e; }, '?');
   return base::fail(base::error_code::invalid_argument, "net",
-                    fmt::format("'{}' {}: give http://host[:port]/path", shown, why));
+                    fmt::format("'{}' {}: give http[s]://host[:port]/path", shown, why));
 }
 
 }  // namespace
@@ -24,17 +24,14 @@ std::string_view http_reply::header(std::string_view name) const noexcept {
 }
 
 base::result<http_url> parse_http_url(std::string_view url) {
-  constexpr std::string_view scheme = "http://";
-  if (equal_ignoring_case(url.substr(0, 8), "https://")) {
-    return base::fail(base::error_code::unimplemented, "net",
-                      "https:// is not built in: use http:// or a proxy that ends TLS");
-  }
+  const bool tls = equal_ignoring_case(url.substr(0, 8), "https://");
+  const std::string_view scheme = tls ? "https://" : "http://";
   if (!equal_ignoring_case(url.substr(0, scheme.size()), scheme)) {
-    return bad_url(url, "is no http:// URL");
+    return bad_url(url, "is no http:// or https:// URL");
   }
   const std::string_view rest = url.substr(scheme.size(), url.find('#') - scheme.size());
   const std::size_t end = std::min(rest.find_first_of("/?"), rest.size());
-  http_url parts;
+  http_url parts{.tls = tls};
   parts.authority = rest.substr(0, end);
   parts.target = rest.substr(end);
   if (parts.target.empty() || parts.target[0] != '/') parts.target.insert(0, 1, '/');
@@ -53,7 +50,7 @@ base::result<http_url> parse_http_url(std::string_view url) {
     return bad_url(url, "names no host");
   }
   parts.host = host;
-  parts.port = colon == authority.size() ? "80" : authority.substr(colon + 1);
+  parts.port = colon == authority.size() ? (tls ? "443" : "80") : authority.substr(colon + 1);
   const std::optional<std::uint64_t> port = parse_decimal(parts.port);
   if (!port || *port == 0 || *port > 65535) return bad_url(url, "has no valid port");
   return parts;

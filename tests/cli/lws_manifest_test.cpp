@@ -51,6 +51,26 @@ TEST(LwsManifest, HandsOnWhatServeIsGiven) {
   EXPECT_EQ(parsed.code, 0) << parsed.err;
 }
 
+// All models are mounted at one place, and clients ask for them by name.
+TEST(LwsManifest, NamesAMountedModelAfterItsFolder) {
+  const auto names = [](const outcome& got) {
+    std::vector<std::string> found;
+    for (const std::string& word : arguments(got.out, "leaderTemplate")) {
+      if (word.starts_with("--served-model-name")) found.push_back(word);
+    }
+    return found;
+  };
+  std::vector<std::string> words = {
+      "lws",     "manifest", model("llama_plain"), "--name",     "llm",
+      "--image", "i",        "--model-source",     "pvc:weights"};
+  const outcome mounted = run(words);
+  ASSERT_EQ(mounted.code, 0) << mounted.err;
+  EXPECT_EQ(names(mounted), std::vector<std::string>{"--served-model-name=llama_plain"});
+  words.insert(words.end(), {"--served-model-name", "mine"});
+  EXPECT_EQ(names(run(words)), std::vector<std::string>{"--served-model-name=mine"});
+  EXPECT_TRUE(names(run(with({}))).empty());
+}
+
 TEST(LwsManifest, AsksForMoreMemoryWhereThereIsMoreToHold) {
   const auto memory = [](const outcome& got) {
     const auto at = got.out.find("memory: \"");

@@ -80,6 +80,24 @@ TEST(Usage, KnownButUnbuiltChoicesSaySo) {
   EXPECT_THAT(got.err, HasSubstr("[unimplemented]"));
 }
 
+TEST(Usage, ARouterSaysWhatItIsMissing) {
+  for (const auto& [words, text] : std::vector<std::pair<std::vector<std::string>, const char*>>{
+           {{}, "no gangs: give --gang URL"},
+           {{"--gang", "host:8000"}, "'host:8000' is no http:// or https:// URL"},
+           {{"--gang", "http://host/v1"}, "without a path"},
+           {{"--gang-dns", "a b"}, "has a character that a URL cannot have"},
+           {{"--gang-selector", "a=b"}, "this is no pod of a cluster"},
+           {{"--gang", "http://h", "--host", "0.0.0.0"}, "give --api-key-file"},
+           {{"--gang", "http://h", "--polcy", "x"}, "--policy"}}) {
+    std::vector<std::string> all = {"router", "--port", "0"};
+    all.insert(all.end(), words.begin(), words.end());
+    const outcome got = run(all);
+    EXPECT_EQ(got.code, words.empty() || words[0] != "--gang-selector" ? 2 : 1) << text;
+    EXPECT_THAT(got.err, HasSubstr(text));
+    EXPECT_EQ(std::count(got.err.begin(), got.err.end(), '\n'), 1) << got.err;
+  }
+}
+
 TEST(Usage, HelpShowsDefaultsAndSucceeds) {
   const outcome got = run({"generate", "--help"});
   EXPECT_EQ(got.code, 0);

@@ -153,17 +153,61 @@ class GangsOnACluster(unittest.TestCase):
             self.assertEqual(code, 0, error)
             self.cluster.control.kubectl("apply", "-f", "-", text=text)
 
-            def is_new():
-                pods = gangs.pods()
-                return set(pods) == set(before) and all(
-                    pods[p][0] != before[p][0] and pods[p][1] for p in pods)
-            wait_until("all pods new and ready", is_new, 240)
+            wait_until("all pods new and ready", lambda: self.are_new(gangs, before), 240)
         finally:
             over.set()
             client.join()
         self.assertEqual(broken, [])
         self.assertGreater(done[0], 10)
         self.expect_answer(gangs, "rolling-0")
+
+    @staticmethod
+    def are_new(gangs, before):
+        pods = gangs.pods()
+        return set(pods) == set(before) and all(
+            pods[p][0] != before[p][0] and pods[p][1] for p in pods)
+
+    def test_lose_no_request_behind_a_router(self):
+        """Pods are killed and replaced; each answer comes, whole, from the one address."""
+        gangs = self.gangs("routed", "--replicas", "2", "--router", "1", "--env", "VERSION=1")
+        before = gangs.wait_ready(4)
+        router = gangs.router()
+        self.expect_answer(gangs, router)
+        self.assertLessEqual(gangs.listening(router), {8000})
+        answers, over = [], threading.Event()
+
+        def ask_all_the_time():
+            while not over.is_set():
+                answers.append(gangs.ask(router, max_tokens=48))
+
+        def more(count=20):
+            had = len(answers)
+            wait_until("more answers", lambda: len(answers) >= had + count)
+
+        clients = [threading.Thread(target=ask_all_the_time) for _ in range(3)]
+        for client in clients:
+            client.start()
+        try:
+            for pod in ("routed-0", "routed-1-1", "routed-0-1"):
+                more()
+                os.kill(gangs.pid_of_container(pod), signal.SIGKILL)
+                wait_until("a restart", lambda pod=pod: gangs.pods()[pod][2] == 1)
+                gangs.wait_ready(4)
+            more()
+            code, text, error = self.cluster.manifest(
+                "--name", "routed", "--replicas", "2", "--cpus", "1", "--drain-timeout", "30",
+                "--env", "VERSION=2")
+            self.assertEqual(code, 0, error)
+            self.cluster.control.kubectl("apply", "-f", "-", text=text)
+            wait_until("all pods new and ready", lambda: self.are_new(gangs, before), 240)
+            more()
+        finally:
+            over.set()
+            for client in clients:
+                client.join()
+        self.assertEqual([answer for answer in answers if answer[0] != 200], [])
+        texts = {json.loads(body)["choices"][0]["text"] for _, body in answers}
+        self.assertEqual(len(texts), 1, texts)
 
 
 def put(tree, path, value):
@@ -202,7 +246,9 @@ class Manifests(unittest.TestCase):
                       ("--max-unavailable", "1", "--max-surge", "0", "--partition", "1"),
                       ("--exclusive-topology", "rack", "--subdomain-policy", "UniquePerReplica"),
                       ("--restart-policy", "RecreateGroupAfterStart"), ("--env", "A=true"),
-                      ("--restart-policy", "RecreateGroupOnPodRestart")):
+                      ("--restart-policy", "RecreateGroupOnPodRestart"),
+                      ("--router", "2"), ("--router", "1", "--only", "core"),
+                      ("--router", "1", "--namespace", "kube-public")):
             with self.subTest(flags=flags):
                 code, text, error = self.cluster.manifest("--name", "llm", "--secrets",
                                                           "generated", *flags)

@@ -14,6 +14,8 @@ import subprocess
 import threading
 import time
 
+from pod_network import GATEWAY
+
 LWS_NAMESPACE = "lws-system"
 
 
@@ -136,7 +138,7 @@ class ControlPlane:
     def start(self):
         certificates = self.certificates
         certificates.make("server", "/CN=kube-apiserver", "serverAuth",
-                          "IP:127.0.0.1,DNS:kubernetes.default.svc")
+                          f"IP:127.0.0.1,IP:{GATEWAY},DNS:kubernetes.default.svc")
         for name, subject in (("admin", "/O=system:masters/CN=admin"),
                               ("manager", "/CN=system:kube-controller-manager"),
                               ("scheduler", "/CN=system:kube-scheduler")):

@@ -113,6 +113,19 @@ class Gangs:
         return self.curl(pod, "/v1/completions", "-H", f"Authorization: Bearer {key or self.key}",
                          "-H", "Content-Type: application/json", "-d", json.dumps(question))
 
+    def router(self):
+        """The name of the pod of `troupe router`, once it is ready."""
+        def ready():
+            listed = self.api.get("/api/v1/namespaces/default/pods?labelSelector="
+                                  f"app.kubernetes.io/instance%3D{self.name},"
+                                  "app.kubernetes.io/component%3Drouter")
+            for pod in listed["items"]:
+                conditions = pod.get("status", {}).get("conditions", [])
+                if any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+                    return pod["metadata"]["name"]
+            return None
+        return wait_until(f"the router of {self.name}", ready, 120)
+
     def text(self, pod, **question):
         status, body = self.ask(pod, **question)
         if status != 200:
@@ -164,6 +177,8 @@ class Gangs:
         self.api.merge(f"{SETS}/{self.name}", change)
 
     def delete(self):
+        self.cluster.control.kubectl("delete", "deployment", f"{self.name}-router",
+                                     "--ignore-not-found")
         try:
             self.api.call("DELETE", f"{SETS}/{self.name}", {"propagationPolicy": "Foreground"})
         except ApiError as problem:

@@ -10,6 +10,7 @@ import threading
 
 CLONE_NEWNET = 0x40000000
 DNS_ADDRESS = "10.244.0.53"
+GATEWAY = "10.244.0.1"
 
 
 def ip(*words, namespace=None):
@@ -50,7 +51,7 @@ class PodNetwork:
         ip("netns", "add", self.node)
         ip("link", "set", "lo", "up", namespace=self.node)
         ip("link", "add", "bridge", "type", "bridge", namespace=self.node)
-        for address in ("10.244.0.1/16", f"{DNS_ADDRESS}/16"):
+        for address in (f"{GATEWAY}/16", f"{DNS_ADDRESS}/16"):
             ip("addr", "add", address, "dev", "bridge", namespace=self.node)
         ip("link", "set", "bridge", "up", namespace=self.node)
 
@@ -93,4 +94,10 @@ class PodNetwork:
             listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             listening.bind((DNS_ADDRESS, 53))
             return listening
+        return in_namespace(self.node, make)
+
+    def listening_socket(self, port):
+        """At an address that every pod reaches."""
+        def make():
+            return socket.create_server((GATEWAY, port))
         return in_namespace(self.node, make)

@@ -60,20 +60,48 @@ def environment(api, pod, container, address):
     return variables
 
 
+def projected(api, pod, source):
+    """file -> content of one source of a projected volume."""
+    namespace = pod["metadata"]["namespace"]
+    if "serviceAccountToken" in source:
+        token = source["serviceAccountToken"]
+        account = pod["spec"]["serviceAccountName"]
+        made = api.call("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", {
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"expirationSeconds": token.get("expirationSeconds", 3600),
+                     "boundObjectRef": {"apiVersion": "v1", "kind": "Pod",
+                                        "name": pod["metadata"]["name"],
+                                        "uid": pod["metadata"]["uid"]}}})
+        return {token["path"]: made["status"]["token"].encode()}
+    if "downwardAPI" in source:
+        return {item["path"]: field(pod, item["fieldRef"]["fieldPath"], None).encode()
+                for item in source["downwardAPI"]["items"]}
+    kind = "secrets" if "secret" in source else "configmaps"
+    reference = source.get("secret") or source["configMap"]
+    data = read_map(api, namespace, kind, reference["name"], reference.get("optional"))
+    items = reference.get("items") or [{"key": key, "path": key} for key in data]
+    return {item["path"]: data[item["key"]] for item in items}
+
+
+def write_files(folder, files):
+    for file, content in files.items():
+        with open(os.path.join(folder, file), "wb") as out:
+            out.write(content)
+
+
 def make_volume(api, pod, volume, folder):
     """The folder on this machine that stands for a volume."""
     if "hostPath" in volume:
         return volume["hostPath"]["path"]
     at = os.path.join(folder, "volumes", volume["name"])
     os.makedirs(at, exist_ok=True)
+    for source in volume.get("projected", {}).get("sources", []):
+        write_files(at, projected(api, pod, source))
     for key, kind, name in (("secret", "secrets", "secretName"),
                             ("configMap", "configmaps", "name")):
         if key not in volume:
             continue
         source = volume[key]
-        data = read_map(api, pod["metadata"]["namespace"], kind, source[name],
-                        source.get("optional"))
-        for file, content in data.items():
-            with open(os.path.join(at, file), "wb") as out:
-                out.write(content)
+        write_files(at, read_map(api, pod["metadata"]["namespace"], kind, source[name],
+                                 source.get("optional")))
     return at

@@ -12,9 +12,11 @@ import time
 from api import ApiError, Informer
 from names import Names
 from pod import Pod
-from pod_network import PodNetwork
+from pod_network import GATEWAY, PodNetwork
+from relay import Relay
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+API_PORT = 443
 CAPACITY = {"cpu": "64", "memory": "256Gi", "pods": "110", "ephemeral-storage": "100Gi"}
 
 
@@ -29,7 +31,7 @@ class ProcessKubelet:
         self.api, self.folder, self.images = api, folder, images
         self.stop, self.lock = threading.Event(), threading.Lock()
         self.nodes = [f"node-{i}" for i in range(nodes)]
-        self.running, self.held = {}, set()
+        self.running, self.held, self.relay = {}, set(), None
         os.makedirs(folder, exist_ok=True)
         self.network = PodNetwork()
         self.pods = Informer(api, "/api/v1/pods", self.stop, self.on_pod)
@@ -37,7 +39,9 @@ class ProcessKubelet:
         self.names = Names(self.pods, self.services, self.address_of)
 
     def image(self, name):
-        return self.images[name]
+        """The variables of the image, and what kubelet tells every container."""
+        return self.images[name] | {"KUBERNETES_SERVICE_HOST": GATEWAY,
+                                    "KUBERNETES_SERVICE_PORT": str(API_PORT)}
 
     def address_of(self, pod):
         running = self.running.get(pod["metadata"]["uid"])
@@ -108,10 +112,13 @@ class ProcessKubelet:
         self.services.start()
         self.services.synced.wait()
         self.names.serve(self.network.dns_socket())
+        self.relay = Relay(self.network.listening_socket(API_PORT), (self.api.host, self.api.port))
         self.pods.start()
 
     def close(self):
         self.stop.set()
+        if self.relay:
+            self.relay.close()
         pods = list(self.running.values())
         for pod in pods:
             pod.wake.set()

@@ -16,6 +16,7 @@ ARROWS = {
     "engine": ["base", "schemas", "kernels", "models", "transport"],
     "actors": ["base", "schemas", "kernels", "models", "transport", "engine"],
     "serving": ["base", "schemas", "net", "models/text", "actors"],
+    "router": ["base", "net", "serving"],
     "lws": ["base", "schemas", "models", "net"],
 }
 # These join the parts: cli and examples may include all of the above, tests simply everything.
@@ -40,7 +41,7 @@ THIRD_PARTY = {
     "nccl.h": ["kernels"],
     "openssl/": ["base", "transport", "net"],
     "boost/": ["net"],
-    "nlohmann/": ["models", "serving", "lws", "cli"],
+    "nlohmann/": ["models", "serving", "router", "lws", "cli"],
     "yaml-cpp/": ["lws", "cli"],
     "caf/": ["actors"],
     "CLI/": ["cli"],

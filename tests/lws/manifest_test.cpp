@@ -123,6 +123,38 @@ TEST(Manifest, HoldsSecretsOnlyWhenAskedTo) {
   EXPECT_EQ(all.at("Secret llm-api-keys")["stringData"]["keys"].as<std::string>(), "sk-key\n");
 }
 
+TEST(Manifest, GivesTheRouterWhatItNeedsAndNoMore) {
+  EXPECT_EQ(objects(usual()).count("Deployment"), 0U);
+  manifest_options options = usual();
+  options.routers = 2;
+  options.namespace_name = "serving";
+  const auto all = objects(options);
+  const YAML::Node deployment = all.at("Deployment")["spec"];
+  EXPECT_EQ(deployment["replicas"].as<int>(), 2);
+  const YAML::Node pod = deployment["template"]["spec"];
+  EXPECT_TRUE(pod["securityContext"]["runAsNonRoot"].as<bool>());
+  EXPECT_TRUE(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"].as<bool>());
+  EXPECT_EQ(pod["containers"][0]["args"][1].as<std::string>(),
+            "--gang-selector=leaderworkerset.sigs.k8s.io/name=llm,"
+            "leaderworkerset.sigs.k8s.io/worker-index=0");
+  const YAML::Node rule = all.at("Role")["rules"];
+  EXPECT_EQ(rule.size(), 1U);
+  EXPECT_EQ(rule[0]["resources"].as<std::vector<std::string>>(), std::vector<std::string>{"pods"});
+  EXPECT_EQ(rule[0]["verbs"].as<std::vector<std::string>>(),
+            (std::vector<std::string>{"get", "list", "watch"}));
+  const YAML::Node bound = all.at("RoleBinding");
+  EXPECT_EQ(bound["subjects"][0]["name"].as<std::string>(),
+            pod["serviceAccountName"].as<std::string>());
+  EXPECT_EQ(bound["subjects"][0]["namespace"].as<std::string>(), "serving");
+  // Nothing that selects the gangs may find a router's pod.
+  const YAML::Node labels = deployment["template"]["metadata"]["labels"];
+  EXPECT_FALSE(labels["leaderworkerset.sigs.k8s.io/name"]);
+  for (const auto& entry : deployment["selector"]["matchLabels"]) {
+    EXPECT_EQ(labels[entry.first.as<std::string>()].as<std::string>(),
+              entry.second.as<std::string>());
+  }
+}
+
 TEST(Manifest, HasTheWorkloadAloneWhenOnlyTheCoreIsWanted) {
   manifest_options options = usual();
   options.core_only = true;
@@ -158,6 +190,7 @@ const refusal refusals[] = {
     {"namespace", "metadata.namespace", [](auto& o) { o.namespace_name = "a/b"; }},
     {"no image", "containers[0].image", [](auto& o) { o.image = ""; }},
     {"replicas 0", "spec.replicas", [](auto& o) { o.replicas = 0; }},
+    {"fewer routers than none", "--router", [](auto& o) { o.routers = -1; }},
     {"no pods", "spec.leaderWorkerTemplate.size", [](auto& o) { o.nodes = 0; }},
     {"pods do not divide ranks", "spec.leaderWorkerTemplate.size", [](auto& o) { o.nodes = 3; }},
     {"GPUs for no rank", ".resources", [](auto& o) { o.gpus = 2; }},

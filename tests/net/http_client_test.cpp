@@ -210,7 +210,9 @@ TEST(HttpClient, TakesAUrlApart) {
   EXPECT_EQ(url->target, "/a?b");
   EXPECT_EQ(parse_http_url("http://a")->target, "/");
   EXPECT_EQ(parse_http_url("http://a")->port, "80");
-  EXPECT_EQ(parse_http_url("https://a").error().code, error_code::unimplemented);
+  EXPECT_FALSE(url->tls);
+  EXPECT_TRUE(parse_http_url("HTTPS://a")->tls);
+  EXPECT_EQ(parse_http_url("https://a")->port, "443");
   for (const char* bad : {"", "a", "http://", "http://:80", "http://u@a", "http://a:0",
                           "http://a:x", "http://a:65536", "http://a:", "http://a b/", "http://a/ b",
                           "http://a/\r\nx: y", "ftp://a", "http://[::1", "http://]:80"}) {

@@ -118,6 +118,7 @@ class fake_response final : public net::response {
   }
   void on_gone(std::function<void()> call) override { gone_call = std::move(call); }
   [[nodiscard]] bool gone() const noexcept override { return left; }
+  [[nodiscard]] std::size_t unsent_bytes() const noexcept override { return 0; }
 
   void leave() {
     left = true;
