@@ -25,6 +25,8 @@ struct command {
 [[nodiscard]] command add_health(CLI::App& program);
 [[nodiscard]] command add_certificates(CLI::App& program);
 [[nodiscard]] command add_router(CLI::App& program);
+[[nodiscard]] command add_run(CLI::App& program);
+[[nodiscard]] command add_container(CLI::App& program);
 [[nodiscard]] command add_lws_manifest(CLI::App& program);
 
 }  // namespace troupe::cli

@@ -92,7 +92,7 @@ void gang_discovery::look_up_all(const std::stop_token& stop) {
   std::condition_variable_any never;
   while (!stop.stop_requested()) {
     for (const std::string& url : options_.urls) {
-      look_up(url, [](net::http_peer peer) {
+      look_up(url, [](const net::http_peer& peer) {
         return std::vector<gang_place>{{.name = peer.authority, .peer = peer}};
       });
     }

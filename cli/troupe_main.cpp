@@ -23,7 +23,8 @@ exit_code run(const invocation& called) {
       troupe::cli::add_serve(program, called), troupe::cli::add_generate(program, called),
       troupe::cli::add_bench(program, called), troupe::cli::add_inspect(program),
       troupe::cli::add_health(program),        troupe::cli::add_certificates(program),
-      troupe::cli::add_router(program),        troupe::cli::add_lws_manifest(program)};
+      troupe::cli::add_router(program),        troupe::cli::add_lws_manifest(program),
+      troupe::cli::add_run(program),           troupe::cli::add_container(program)};
   std::vector<const char*> words = {"troupe"};
   for (const std::string& word : called.words) words.push_back(word.c_str());
   const int argc = static_cast<int>(words.size());

@@ -17,8 +17,9 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$o/up,workdir=$o/work" "$r"
 for d in dev proc sys; do mount --rbind "/$d" "$r/$d"; done
 mount -t tmpfs tmpfs "$r/run"; mount -t tmpfs tmpfs "$r/tmp"
 for ((i = 0; i < n; i++)); do
-  if [ -d "$1" ]; then mkdir -p "$r$2"; else mkdir -p "$r${2%/*}"; [ -e "$r$2" ] || : >"$r$2"; fi
-  mount --bind "$1" "$r$2"; [ "$3" = rw ] || mount -o remount,bind,ro "$r$2"
+  t=$r$(chroot "$r" readlink -m "$2")  # /var/run is a link
+  if [ -d "$1" ]; then mkdir -p "$t"; else mkdir -p "${t%/*}"; [ -e "$t" ] || : >"$t"; fi
+  mount --bind "$1" "$t"; [ "$3" = rw ] || mount -o remount,bind,ro "$t"
   shift 3
 done
 exec chroot "$r" "$@"

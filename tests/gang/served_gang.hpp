@@ -183,8 +183,8 @@ inline json completion_body(int max_tokens) {
 // A streamed completion, read to its end on a thread of its own.
 class open_stream {
  public:
-  open_stream(const std::string& url, json body)
-      : thread_([this, url, body = std::move(body)] { run(url, body); }) {}
+  open_stream(const std::string& url, json body, std::string key = {})
+      : key_(std::move(key)), thread_([this, url, body = std::move(body)] { run(url, body); }) {}
   open_stream(const open_stream&) = delete;
   open_stream& operator=(const open_stream&) = delete;
   ~open_stream() {
@@ -209,7 +209,7 @@ class open_stream {
     const auto reply = net::http_stream(
         {.method = "POST",
          .url = url + "/v1/completions",
-         .headers = {{"content-type", "application/json"}},
+         .headers = {{"content-type", "application/json"}, {"authorization", "Bearer " + key_}},
          .body = body.dump(),
          .deadline = 120s,
          .stop = stop_.get_token()},
@@ -243,6 +243,7 @@ class open_stream {
     return true;
   }
 
+  const std::string key_;
   std::stop_source stop_;
   std::atomic<int> pieces_{0};
   std::string unread_;

@@ -40,9 +40,9 @@ TEST(AffinityPolicy, SpreadsSessionsEvenly) {
   const std::vector<gang_load> all = gangs(8);
   std::map<std::size_t, int> count;
   std::mt19937_64 random(11);
-  constexpr int sessions = 8000;
-  for (int i = 0; i < sessions; ++i) ++count[policy.choose(all, of_session(random()))];
-  for (const auto& [at, n] : count) EXPECT_NEAR(n, sessions / 8, 150) << at;  // 5 sigma
+  constexpr int sessions_each = 1000;
+  for (int i = 0; i < 8 * sessions_each; ++i) ++count[policy.choose(all, of_session(random()))];
+  for (const auto& [at, n] : count) EXPECT_NEAR(n, sessions_each, 150) << at;  // 5 sigma
 }
 
 TEST(AffinityPolicy, AGangThatGoesMovesOnlyItsOwn) {
