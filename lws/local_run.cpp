@@ -128,10 +128,11 @@ base::result<base::child_process> local_run::spawn(const local_pod& pod, std::si
   TROUPE_TRY(files, files_of(pod, of));
   const fs::path folder = fs::path(options_.folder) / pod.who().name;
   const std::string name = fmt::format("{}.{}", of.name, ++started_);
+  std::vector<std::string> expanded = expand_words(words, environment);
   container_start start{.root = (folder / ("root-" + name)).string(),
                         .files = std::move(files),
                         .folder = of.folder.empty() ? "/" : of.folder,
-                        .words = expand_words(words, environment),
+                        .words = std::move(expanded),
                         .environment = std::move(environment),
                         .parent = ::getpid()};
   std::error_code problem;
