@@ -28,6 +28,7 @@ struct manifest_flags {
   int subgroup_size = 0;
   std::string source;
   std::string secrets = "existing";
+  std::string autoscale;
   std::string only = "all";
   std::string output_dir;
   std::vector<std::string> passed_on;  // names of the flags that `troupe serve` gets as given
@@ -145,6 +146,10 @@ base::result<void> make_manifest(const CLI::App& parser, manifest_flags& flags) 
     if (parser.count(flag) == 0) continue;
     flags.made.serve_flags.push_back(flag + "=" + parser.get_option(flag)->results().back());
   }
+  if (!flags.autoscale.empty()) {
+    TROUPE_TRY(bounds, lws::parse_autoscale(flags.autoscale));
+    flags.made.autoscale = bounds;
+  }
   if (flags.subgroup_size > 0) flags.made.subgroup_size = flags.subgroup_size;
   TROUPE_TRY(why,
              choose_group_sizes(parser, flags.made.nodes, flags.made.subgroup_size, flags.model));
@@ -159,6 +164,7 @@ base::result<void> make_manifest(const CLI::App& parser, manifest_flags& flags) 
     const int threads = std::max(1, flags.made.cpus * flags.made.nodes / ranks);
     flags.made.serve_flags.push_back(fmt::format("--threads-per-rank={}", threads));
   }
+  if (flags.secrets == "cert-manager") flags.made.secrets = lws::secret_source::cert_manager;
   if (flags.secrets == "generated") {
     flags.made.secrets = lws::secret_source::generated;
     TROUPE_TRY_VOID(make_secrets(flags.made));
@@ -223,6 +229,17 @@ void add_policy_flags(CLI::App& parser, lws::manifest_options& made) {
                     "node label: a gang has such a domain (a rack) to itself");
 }
 
+void add_extra_flags(CLI::App& parser, manifest_flags& flags) {
+  parser.add_option("--autoscale", flags.autoscale,
+                    "LEAST-MOST[:WAITING]: a HorizontalPodAutoscaler in place of --replicas");
+  parser.add_flag("--pod-monitor", flags.made.pod_monitor, "for the Prometheus operator");
+  parser.add_option("--queue", flags.made.queue, "of Kueue, which admits whole gangs");
+  parser.add_option("--inference-pool", flags.made.inference_pool,
+                    "an InferencePool with this Service as its endpoint picker");
+  parser.add_option("--device-class", flags.made.device_class,
+                    "--gpus by dynamic resource allocation, of this DeviceClass");
+}
+
 }  // namespace
 
 command add_lws_manifest(CLI::App& program) {
@@ -238,12 +255,15 @@ command add_lws_manifest(CLI::App& program) {
   }
   add_group_flags(*parser, flags->made);
   add_policy_flags(*parser, flags->made);
+  add_extra_flags(*parser, *flags);
   parser->add_option("--subgroup-size", flags->subgroup_size, "pods of a stage [no subgroups]")
       ->check(CLI::Range(1, 64));
   parser->add_option("--model-source", flags->source,
                      "pvc:CLAIM, image:REFERENCE or hostPath:/FOLDER, mounted at /model");
-  parser->add_option("--secrets", flags->secrets, "existing: named; generated: in the manifest")
-      ->check(CLI::IsMember({"existing", "generated"}))
+  parser
+      ->add_option("--secrets", flags->secrets,
+                   "existing: named; generated: in the manifest; cert-manager: makes the gang's")
+      ->check(CLI::IsMember({"existing", "generated", "cert-manager"}))
       ->capture_default_str();
   parser->add_option("--only", flags->only, "all, or core: LeaderWorkerSet, Service and Secrets")
       ->check(CLI::IsMember({"all", "core"}))

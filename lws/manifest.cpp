@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "lws/extra_objects.hpp"
 #include "lws/pod_parts.hpp"
 #include "lws/pod_template.hpp"
 #include "lws/router_objects.hpp"
@@ -35,7 +36,13 @@ json leader_worker_set(const manifest_options& options) {
     set["metadata"]["annotations"] = {
         {"leaderworkerset.sigs.k8s.io/exclusive-topology", options.exclusive_topology}};
   }
-  json spec = {{"#", "Gangs; each serves on its own."}, {"replicas", options.replicas}};
+  if (!options.queue.empty()) {
+    set["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = options.queue;
+  }
+  json spec;
+  // With both, each `kubectl apply` would undo what the autoscaler has done.
+  if (!options.autoscale)
+    spec = {{"#", "Gangs; each serves on its own."}, {"replicas", options.replicas}};
   spec["#startup"] = "A leader is ready only with its workers, so LeaderReady would wait for ever.";
   spec["startupPolicy"] = options.startup_policy;
   spec["rolloutStrategy"] = {{"type", "RollingUpdate"},
@@ -134,7 +141,7 @@ std::string preface(const manifest_options& options) {
   text += "# It needs Secrets that are yours to make and to renew:\n";
   text += fmt::format("#   kubectl create secret generic {}{} --from-file=keys=KEY_FILE\n",
                       api_secret(options), where);
-  if (options.nodes > 1) {
+  if (options.nodes > 1 && options.secrets == secret_source::existing) {
     text += fmt::format(
         "#   troupe certificates DIR && kubectl create secret generic {}{} --from-file=DIR\n",
         gang_secret(options), where);
@@ -150,6 +157,9 @@ base::result<std::vector<manifest_file>> make_manifest(const manifest_options& o
   if (options.secrets == secret_source::generated) {
     files.push_back({.name = "secrets.yaml", .yaml = documents(secrets(options))});
   }
+  if (options.secrets == secret_source::cert_manager && options.nodes > 1) {
+    files.push_back({.name = "certificates.yaml", .yaml = documents(certificate_objects(options))});
+  }
   const auto add = [&files](const char* name, const json& tree) {
     files.push_back({.name = name, .yaml = to_yaml(tree)});
   };
@@ -160,6 +170,9 @@ base::result<std::vector<manifest_file>> make_manifest(const manifest_options& o
   add("leaderworkerset.yaml", leader_worker_set(options));
   if (options.routers > 0) {
     files.push_back({.name = "router.yaml", .yaml = documents(router_objects(options))});
+  }
+  if (const std::vector<json> more = extra_objects(options); !more.empty()) {
+    files.push_back({.name = "extras.yaml", .yaml = documents(more)});
   }
   files.front().yaml.insert(0, preface(options));
   return files;

@@ -28,8 +28,9 @@ struct model_source {
 
 // Where the objects come from that hold what must stay secret.
 enum class secret_source : std::uint8_t {
-  existing,   // the manifest names Secrets that somebody makes
-  generated,  // the manifest holds them
+  existing,      // the manifest names Secrets that somebody makes
+  generated,     // the manifest holds them
+  cert_manager,  // the gang's certificates come from cert-manager, the API keys from somebody
 };
 
 struct secret_texts {  // of secret_source::generated
@@ -38,6 +39,16 @@ struct secret_texts {  // of secret_source::generated
   std::string key;
   std::string authority;
 };
+
+// Of a HorizontalPodAutoscaler.
+struct autoscale_bounds {
+  int least = 1;
+  int most = 1;
+  int waiting = 4;  // requests that may wait for each gang
+};
+
+// "1-8", or "1-8:4" with the requests that may wait. Errors: invalid_argument.
+[[nodiscard]] base::result<autoscale_bounds> parse_autoscale(const std::string& text);
 
 struct manifest_options {
   std::string name;
@@ -66,6 +77,11 @@ struct manifest_options {
   std::string max_surge = "1";
   int partition = 0;
   std::string exclusive_topology = {};  // a node label, e.g. of a rack; empty: no constraint
+  std::optional<autoscale_bounds> autoscale = {};  // in place of `replicas`
+  bool pod_monitor = false;                        // for the Prometheus operator
+  std::string queue = {};                          // of Kueue, which admits whole groups
+  std::string inference_pool = {};  // Service of the endpoint picker; empty: no InferencePool
+  std::string device_class = {};    // `gpus` by dynamic resource allocation
   secret_source secrets = secret_source::existing;
   secret_texts texts = {};
   bool core_only = false;  // the LeaderWorkerSet and its Service alone

@@ -179,6 +179,29 @@ base::result<void> check_policies(const manifest_options& options) {
   return {};
 }
 
+base::result<void> check_extras(const manifest_options& options) {
+  if (options.autoscale) {
+    const auto& [least, most, waiting] = *options.autoscale;
+    if (least < 1 || most < least || most > replicas_max) {
+      return refuse("--autoscale", "{} to {} gangs; wanted 1 or more, at most {}", least, most,
+                    replicas_max);
+    }
+    if (waiting < 1) return refuse("--autoscale", "{} waiting requests; wanted 1 or more", waiting);
+  }
+  if (!options.device_class.empty() && options.gpus == 0) {
+    return refuse("--device-class", "needs --gpus: how many devices of {} a pod gets",
+                  options.device_class);
+  }
+  if (!options.queue.empty() && !is_dns_label(options.queue)) {
+    return refuse("metadata.labels[kueue.x-k8s.io/queue-name]", "\"{}\" is no name of a queue",
+                  options.queue);
+  }
+  if (!options.inference_pool.empty() && !is_dns_label(options.inference_pool)) {
+    return refuse("--inference-pool", "\"{}\" is no name of a Service", options.inference_pool);
+  }
+  return {};
+}
+
 constexpr std::array<std::string_view, 3> owned_by_lws = {
     leader_address_variable, group_size_variable, worker_index_variable};
 
@@ -211,11 +234,27 @@ base::result<model_source> parse_model_source(const std::string& text) {
                 text);
 }
 
+base::result<autoscale_bounds> parse_autoscale(const std::string& text) {
+  autoscale_bounds read;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  const auto number = [&](int& into) {
+    const auto [stop, problem] = std::from_chars(at, end, into);
+    at = stop;
+    return problem == std::errc();
+  };
+  const bool range = number(read.least) && at != end && *at++ == '-' && number(read.most);
+  const bool whole = range && (at == end || (*at++ == ':' && number(read.waiting) && at == end));
+  if (whole) return read;
+  return refuse("--autoscale", "\"{}\"; wanted LEAST-MOST or LEAST-MOST:WAITING, e.g. 1-8:4", text);
+}
+
 base::result<void> check_manifest(const manifest_options& options) {
   TROUPE_TRY_VOID(check_names(options));
   TROUPE_TRY_VOID(check_sizes(options));
   TROUPE_TRY_VOID(check_rollout(options));
   TROUPE_TRY_VOID(check_policies(options));
+  TROUPE_TRY_VOID(check_extras(options));
   return check_environment(options);
 }
 

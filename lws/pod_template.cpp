@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "lws/extra_objects.hpp"
 #include "lws/group_environment.hpp"
 #include "lws/pod_parts.hpp"
 
@@ -87,8 +88,13 @@ json resources(const manifest_options& options) {
   const std::string memory = fmt::format("{}Mi", (options.memory_bytes + mib - 1) / mib);
   json requests = {{"cpu", std::to_string(options.cpus)}, {"memory", memory}};
   json limits = {{"memory", memory}};
-  if (options.gpus > 0) limits["nvidia.com/gpu"] = std::to_string(options.gpus);
-  return {{"requests", requests}, {"limits", limits}};
+  json made = {{"requests", requests}, {"limits", limits}};
+  if (!options.device_class.empty()) {
+    made["claims"] = json::array({{{"name", "gpus"}}});
+  } else if (options.gpus > 0) {
+    made["limits"]["nvidia.com/gpu"] = std::to_string(options.gpus);
+  }
+  return made;
 }
 
 json container(const manifest_options& options, member which) {
@@ -156,6 +162,10 @@ json pod_template(const manifest_options& options, member which) {
       endpoint_delay_s + options.drain_timeout_s + exit_margin_s;
   spec["securityContext"] = pod_security();
   spec["containers"] = json::array({container(options, which)});
+  if (!options.device_class.empty()) {
+    spec["resourceClaims"] =
+        json::array({{{"name", "gpus"}, {"resourceClaimTemplateName", claim_template(options)}}});
+  }
   spec["volumes"] = volumes(options, which);
   json labels = common_labels(options);
   labels["app.kubernetes.io/component"] = which == member::leader ? "leader" : "worker";

@@ -225,6 +225,10 @@ class Manifests(unittest.TestCase):
         cls.cluster = Cluster(os.environ["TROUPE_CLUSTER_PROGRAMS"], os.environ["TROUPE_BINARY"])
         cls.addClassCleanup(cls.cluster.close)
         cls.cluster.control.start()
+        cls.cluster.control.kubectl("apply", "--server-side", "-f",
+                                    cls.cluster.control.program("more-crds.yaml"))
+        cls.cluster.control.kubectl("wait", "--for=condition=Established", "crd", "--all",
+                                    "--timeout=60s")
 
     def take(self, text):
         self.cluster.control.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-",
@@ -248,10 +252,14 @@ class Manifests(unittest.TestCase):
                       ("--restart-policy", "RecreateGroupAfterStart"), ("--env", "A=true"),
                       ("--restart-policy", "RecreateGroupOnPodRestart"),
                       ("--router", "2"), ("--router", "1", "--only", "core"),
-                      ("--router", "1", "--namespace", "kube-public")):
+                      ("--router", "1", "--namespace", "kube-public"),
+                      ("--secrets", "cert-manager"), ("--pod-monitor",),
+                      ("--autoscale", "1-8:4"), ("--inference-pool", "picker"),
+                      ("--gpus", "1", "--device-class", "gpu.example.com"),
+                      ("--queue", "team-a")):
             with self.subTest(flags=flags):
-                code, text, error = self.cluster.manifest("--name", "llm", "--secrets",
-                                                          "generated", *flags)
+                secrets = () if "--secrets" in flags else ("--secrets", "generated")
+                code, text, error = self.cluster.manifest("--name", "llm", *secrets, *flags)
                 self.assertEqual(code, 0, error)
                 self.take(text)
 

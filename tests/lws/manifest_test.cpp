@@ -155,6 +155,51 @@ TEST(Manifest, GivesTheRouterWhatItNeedsAndNoMore) {
   }
 }
 
+TEST(Manifest, HasWhatAClusterMayHaveBesideWhenAskedFor) {
+  manifest_options options = usual();
+  options.autoscale = {2, 8, 5};
+  options.pod_monitor = true;
+  options.queue = "team-a";
+  options.inference_pool = "picker";
+  options.gpus = 1;
+  options.device_class = "gpu.example.com";
+  options.secrets = secret_source::cert_manager;
+  const auto all = objects(options);
+  const YAML::Node set = all.at("LeaderWorkerSet");
+  EXPECT_FALSE(set["spec"]["replicas"]) << "the autoscaler's";
+  EXPECT_EQ(set["metadata"]["labels"]["kueue.x-k8s.io/queue-name"].as<std::string>(), "team-a");
+  const YAML::Node scaler = all.at("HorizontalPodAutoscaler")["spec"];
+  EXPECT_EQ(scaler["maxReplicas"].as<int>(), 8);
+  EXPECT_EQ(scaler["metrics"][0]["pods"]["metric"]["name"].as<std::string>(),
+            "vllm:num_requests_waiting");
+  const YAML::Node leader = container(set, "leaderTemplate");
+  EXPECT_FALSE(leader["resources"]["limits"]["nvidia.com/gpu"]);
+  const YAML::Node pod = set["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"];
+  EXPECT_EQ(pod["resourceClaims"][0]["resourceClaimTemplateName"].as<std::string>(),
+            all.at("ResourceClaimTemplate")["metadata"]["name"].as<std::string>());
+  EXPECT_EQ(leader["resources"]["claims"][0]["name"].as<std::string>(),
+            pod["resourceClaims"][0]["name"].as<std::string>());
+  for (const char* kind : {"PodMonitor", "InferencePool"}) {
+    const YAML::Node labels = all.at(kind)["spec"]["selector"]["matchLabels"];
+    EXPECT_EQ(labels["leaderworkerset.sigs.k8s.io/worker-index"].as<std::string>(), "0") << kind;
+  }
+  // The last Certificate is the gang's; its Secret is what the pods mount.
+  EXPECT_EQ(all.at("Certificate")["spec"]["secretName"].as<std::string>(), "llm-gang");
+  EXPECT_EQ(all.count("Secret llm-gang"), 0U);
+}
+
+TEST(Manifest, ReadsHowManyGangsThereMayBe) {
+  const auto bounds = parse_autoscale("2-16:3");
+  ASSERT_TRUE(bounds);
+  EXPECT_EQ(bounds->least, 2);
+  EXPECT_EQ(bounds->most, 16);
+  EXPECT_EQ(bounds->waiting, 3);
+  EXPECT_EQ(parse_autoscale("1-2")->waiting, autoscale_bounds{}.waiting);
+  for (const char* bad : {"", "3", "a-b", "1-", "1-2:", "1-2:x", "1-2x", "-1"}) {
+    EXPECT_FALSE(parse_autoscale(bad)) << bad;
+  }
+}
+
 TEST(Manifest, HasTheWorkloadAloneWhenOnlyTheCoreIsWanted) {
   manifest_options options = usual();
   options.core_only = true;
@@ -191,6 +236,17 @@ const refusal refusals[] = {
     {"no image", "containers[0].image", [](auto& o) { o.image = ""; }},
     {"replicas 0", "spec.replicas", [](auto& o) { o.replicas = 0; }},
     {"fewer routers than none", "--router", [](auto& o) { o.routers = -1; }},
+    {"more least than most", "--autoscale",
+     [](auto& o) {
+       o.autoscale = {3, 2, 4};
+     }},
+    {"nobody waits", "--autoscale",
+     [](auto& o) {
+       o.autoscale = {1, 2, 0};
+     }},
+    {"devices of no number", "--device-class", [](auto& o) { o.device_class = "gpu.example.com"; }},
+    {"queue", "metadata.labels", [](auto& o) { o.queue = "a/b"; }},
+    {"picker", "--inference-pool", [](auto& o) { o.inference_pool = "A"; }},
     {"no pods", "spec.leaderWorkerTemplate.size", [](auto& o) { o.nodes = 0; }},
     {"pods do not divide ranks", "spec.leaderWorkerTemplate.size", [](auto& o) { o.nodes = 3; }},
     {"GPUs for no rank", ".resources", [](auto& o) { o.gpus = 2; }},
