@@ -89,6 +89,7 @@ struct gang_status {
   std::uint64_t prefix_tokens_queried = 0;  // looked up in the prefix cache
   std::uint64_t prefix_tokens_hit = 0;      // found there
   std::uint64_t cancelled = 0;              // requests whose client went
+  std::uint64_t carried = 0;                // times that a request went on in another epoch
   std::uint64_t steps_after_cancel = 0;     // begun after it went, and still with its request
   std::uint64_t data_plane_bytes_sent = 0;
   std::uint64_t data_plane_bytes_received = 0;

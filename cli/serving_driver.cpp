@@ -20,7 +20,7 @@ actors::leader_callbacks serving_driver::callbacks() {
 }
 
 void serving_driver::begin_epoch(base::epoch_id epoch, std::unique_ptr<engine::executor> ranks) {
-  leader_->begin_epoch(epoch, std::move(ranks));
+  leader_->begin_epoch(epoch, std::move(ranks), numerics(process_->view()));
 }
 
 void serving_driver::end_epoch(base::epoch_id epoch, const std::string& reason) {
@@ -49,6 +49,14 @@ void serving_driver::view_changed(const actors::gang_view& view) {
   process_->announce(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
+std::string serving_driver::numerics(const actors::gang_view& view) const {
+  kernels::numerics_profile profile = options_.profile;
+  if (const auto path = kernels::parse_instruction_path(view.instruction_path)) {
+    profile.path = *path;
+  }
+  return to_string(profile);
+}
+
 void serving_driver::describe(actors::gang_status& status) const {
   const actors::gang_view view = process_->view();
   const transport::data_plane_counters moved = process_->counters();
@@ -58,11 +66,7 @@ void serving_driver::describe(actors::gang_status& status) const {
   status.not_ready = status.ready ? "" : view.not_ready;
   status.tensor_parallel_size = options_.shape.tp_size;
   status.pipeline_parallel_size = options_.shape.pp_size;
-  kernels::numerics_profile profile = options_.profile;
-  if (const auto path = kernels::parse_instruction_path(view.instruction_path)) {
-    profile.path = *path;
-  }
-  status.numerics = to_string(profile);
+  status.numerics = numerics(view);
   if (options_.shares) status.model_digest = options_.shares->root();
   status.data_plane = options_.data_plane;
   status.ranks = view.ranks;

@@ -39,6 +39,7 @@ class serving_driver final : public actors::epoch_driver {
  private:
   [[nodiscard]] actors::leader_callbacks callbacks();
   void describe(actors::gang_status& status) const;
+  [[nodiscard]] std::string numerics(const actors::gang_view& view) const;
 
   serving_driver_options options_;
   actors::gang_process* process_ = nullptr;

@@ -74,6 +74,7 @@ std::string gang_report(const actors::gang_status& gang, const served_model& mod
   append_number(out, "generation_tokens", gang.generation_tokens);
   append_number(out, "preemptions", gang.preemptions);
   append_number(out, "cancelled", gang.cancelled);
+  append_number(out, "carried", gang.carried);
   append_number(out, "data_plane_bytes_sent", gang.data_plane_bytes_sent);
   append_number(out, "data_plane_bytes_received", gang.data_plane_bytes_received);
   append_number(out, "running", gang.running);

@@ -148,6 +148,8 @@ void write_gang(metrics_text& out, const actors::gang_status& gang) {
   out.counter("troupe_prefill_tokens_computed_total",
               "Prompt tokens that were computed, again after a preemption or a repair included.",
               number(gang.prefill_tokens_computed));
+  out.counter("troupe_requests_carried_total",
+              "Times that a request went on in another epoch of the gang.", number(gang.carried));
   out.counter("troupe_requests_cancelled_total", "Requests that the gang ended for their client.",
               number(gang.cancelled));
   out.counter("troupe_steps_after_cancel_total",

@@ -79,6 +79,7 @@ class leader::impl {
     status.prefix_tokens_queried = figures_->prefix_tokens_queried;
     status.prefix_tokens_hit = figures_->prefix_tokens_hit;
     status.cancelled = figures_->cancelled;
+    status.carried = figures_->carried;
     status.steps_after_cancel = figures_->steps_after_cancel;
     status.stale_dropped = figures_->stale_dropped;
     status.running = figures_->running;
@@ -126,8 +127,10 @@ std::unique_ptr<leader> leader::start(leader_parts parts, leader_callbacks callb
       new leader(std::make_unique<impl>(std::move(parts), std::move(callbacks))));
 }
 
-void leader::begin_epoch(base::epoch_id epoch, std::unique_ptr<engine::executor> ranks) {
-  impl_->post({.event = leader_event::epoch_began{epoch}, .ranks = std::move(ranks)});
+void leader::begin_epoch(base::epoch_id epoch, std::unique_ptr<engine::executor> ranks,
+                         std::string numerics) {
+  impl_->post(
+      {.event = leader_event::epoch_began{epoch, std::move(numerics)}, .ranks = std::move(ranks)});
 }
 
 void leader::end_epoch(base::epoch_id epoch, std::string reason) {

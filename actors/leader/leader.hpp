@@ -38,7 +38,10 @@ class leader final : public gang_service {
                                                      leader_callbacks callbacks);
   ~leader() override;
 
-  void begin_epoch(base::epoch_id epoch, std::unique_ptr<engine::executor> ranks);
+  // `numerics` is what the tokens depend on beside the model: requests go on in an epoch of the
+  // same.
+  void begin_epoch(base::epoch_id epoch, std::unique_ptr<engine::executor> ranks,
+                   std::string numerics = {});
   void end_epoch(base::epoch_id epoch, std::string reason);
   void drain();
 

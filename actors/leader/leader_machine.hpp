@@ -6,9 +6,10 @@
 //      +-------------------------+--- epoch_ended, step_failed+
 //
 // Draining is beside that: nothing new is taken, what is open ends. Every open request keeps its
-// whole log here (prompt, parameters, tokens so far), so that it could go on in the next epoch;
-// today an epoch's end ends its requests with a retryable error.
-// A pure machine: no clock, no thread, no I/O. One step of the engine is asked for at most.
+// whole log here (prompt, parameters, tokens so far) and goes on from it in the next epoch, with
+// the token that would have come. It ends instead when that epoch does not come in time, computes
+// by other numerics, or when a second gang is lost without a token of it: it may be what kills
+// them. A pure machine: no clock, no thread, no I/O. One step of the engine is asked for at most.
 //
 //   leader_machine leader({.canary_token_id = 0});
 //   for (leader_effect& effect : leader.step(leader_event::submitted{id, request}, now)) ...
@@ -34,6 +35,11 @@ namespace troupe::actors {
 struct leader_options {
   // From admission to the last token, for a request that names no patience; also the most it may.
   std::chrono::milliseconds patience_max{600'000};
+  // How long a request waits for the next epoch. Loading a large model takes longer: another gang
+  // answers sooner then.
+  std::chrono::milliseconds repair_patience{30'000};
+  // Epochs that may be lost under a request without a token of it in between.
+  int fruitless_losses_max = 1;
   // An idle gang computes one token this often, so that "ready" is never older than ready_window.
   std::chrono::milliseconds canary_every{4'000};
   std::chrono::milliseconds ready_window{10'000};
@@ -51,6 +57,7 @@ inline constexpr base::request_id canary_request{0};
 namespace leader_event {
 struct epoch_began {
   base::epoch_id epoch;
+  std::string numerics = {};  // where these differ, the next token may
 };
 struct epoch_ended {
   base::epoch_id epoch;
@@ -150,6 +157,7 @@ class leader_machine {
   [[nodiscard]] bool draining() const noexcept { return draining_; }
   [[nodiscard]] std::size_t open_requests() const noexcept { return open_.size(); }
   [[nodiscard]] std::uint64_t cancelled() const noexcept { return cancelled_; }
+  [[nodiscard]] std::uint64_t carried() const noexcept { return carried_; }
   [[nodiscard]] std::uint64_t stale_dropped() const noexcept { return stale_dropped_; }
 
  private:
@@ -159,12 +167,16 @@ class leader_machine {
     schemas::sampling_params params;
     std::vector<std::int32_t> emitted_ids;
     bool done = false;
+    bool in_engine = false;
   };
   struct open_request {
     std::vector<std::int32_t> prompt_ids;
+    schemas::cache_scope scope;
     std::vector<open_choice> choices;
     time_point deadline;
     std::size_t undone = 0;
+    int fruitless_losses = 0;
+    std::optional<time_point> lost_at = {};  // waits for an epoch since
   };
 
   void on(leader_event::epoch_began& event);
@@ -183,10 +195,15 @@ class leader_machine {
               std::map<base::request_id, std::vector<choice_token>>& emitted);
   void accept_canary(const leader_event::stepped_token& token);
   [[nodiscard]] open_request* find(base::request_id id);  // nullptr: not open (any more)
-  void close_choice(open_request& request, choice_key key, bool in_engine);
+  void close_choice(open_request& request, choice_key key, bool engine_knows);
   void end_request(base::request_id id, base::result<void> outcome);
   void end_if_complete(base::request_id id);
   void leave_epoch(const std::string& reason);
+  void lose(base::request_id id, open_request& request, const std::string& reason);
+  void end_where_numerics_differ();
+  void resume();
+  void start_choice(base::request_id id, open_request& request, std::uint32_t choice);
+  [[nodiscard]] time_point due(const open_request& request) const;
   void start(choice_key key, schemas::sequence_log log);
   void start_canary();
   void go_on();
@@ -195,6 +212,7 @@ class leader_machine {
   const leader_options options_;
   phase phase_ = phase::waiting;
   base::epoch_id epoch_;
+  std::string numerics_;  // of the last epoch that computed
   bool draining_ = false;
   bool drained_said_ = false;
   bool stepping_ = false;
@@ -204,6 +222,7 @@ class leader_machine {
   std::map<base::request_id, open_request> open_;
   std::size_t in_engine_ = 0;  // sequences, the canary among them
   std::uint64_t cancelled_ = 0;
+  std::uint64_t carried_ = 0;  // requests that went on in another epoch, each time
   std::uint64_t stale_dropped_ = 0;
   std::vector<leader_output> effects_;
 };

@@ -152,6 +152,7 @@ void leader_shell::publish(time_point now) {
       machine_.ready(now) ? machine_.ready_until().time_since_epoch().count() : std::int64_t{0};
   figures_->draining = machine_.draining();
   figures_->cancelled = machine_.cancelled();
+  figures_->carried = machine_.carried();
   figures_->stale_dropped = machine_.stale_dropped();
   const engine::engine* engine = current_ ? current_->engine.get() : nullptr;
   figures_->steps_begun = steps_begun();

@@ -30,6 +30,7 @@ struct leader_figures {
   std::atomic<std::uint64_t> prefix_tokens_queried{0};
   std::atomic<std::uint64_t> prefix_tokens_hit{0};
   std::atomic<std::uint64_t> cancelled{0};
+  std::atomic<std::uint64_t> carried{0};
   std::atomic<std::uint64_t> steps_begun{0};
   std::atomic<std::uint64_t> steps_after_cancel{0};
   std::atomic<std::uint64_t> stale_dropped{0};
