@@ -26,7 +26,7 @@ class RoutedGangs : public ::testing::Test {
     ASSERT_TRUE(a_->ready_within()) << a_->log();
     ASSERT_TRUE(b_->ready_within()) << b_->log();
     router_ = std::make_unique<running_program>(router_words({a_->url(), b_->url()}));
-    ASSERT_TRUE(wait_until([&] { return ready(*a_) && ready(*b_); })) << router_->output();
+    ASSERT_TRUE(wait_until([&] { return ready(*a_) && ready(*b_); })) << router_->log();
   }
   [[nodiscard]] bool ready(served_gang& gang) const {
     const std::string name = gang.url().substr(std::string("http://").size());
@@ -52,11 +52,11 @@ TEST_F(RoutedGangs, AKilledRankLosesNoRequestThatHadNotBegun) {
   for (int loss = 0; loss < 3; ++loss) {
     ASSERT_TRUE(a_->send_signal(loss % 2, SIGKILL));
     more(clients, 20);
-    ASSERT_TRUE(wait_until([&] { return ready(*a_); })) << router_->output();
+    ASSERT_TRUE(wait_until([&] { return ready(*a_); })) << router_->log();
   }
   more(clients, 20);
   clients.stop();
-  EXPECT_TRUE(clients.lost().empty()) << clients.lost().front() << router_->output();
+  EXPECT_TRUE(clients.lost().empty()) << clients.lost().front() << router_->log();
   EXPECT_EQ(router_->metric("troupe_router_gave_up_total"), 0.0);
   expect_one_answer_each(clients);
 }
@@ -68,7 +68,7 @@ TEST_F(RoutedGangs, AKilledGangLosesNoRequestThatHadNotBegun) {
   more(clients, 60);
   EXPECT_FALSE(ready(*a_));
   clients.stop();
-  EXPECT_TRUE(clients.lost().empty()) << clients.lost().front() << router_->output();
+  EXPECT_TRUE(clients.lost().empty()) << clients.lost().front() << router_->log();
   expect_one_answer_each(clients);
 }
 
@@ -79,10 +79,10 @@ TEST_F(RoutedGangs, AGangThatDrainsLosesNothingAtAll) {
   EXPECT_EQ(a_->wait(), 0) << a_->log();
   more(clients, 40);
   clients.stop();
-  EXPECT_TRUE(clients.lost().empty()) << clients.lost().front() << router_->output();
-  EXPECT_EQ(clients.cut(), 0) << router_->output();
+  EXPECT_TRUE(clients.lost().empty()) << clients.lost().front() << router_->log();
+  EXPECT_EQ(clients.cut(), 0) << router_->log();
   expect_one_answer_each(clients);
-  EXPECT_EQ(router_->end(), 0) << router_->output();
+  EXPECT_EQ(router_->end(), 0) << router_->log();
 }
 
 }  // namespace

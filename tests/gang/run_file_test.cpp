@@ -51,7 +51,7 @@ class RunFile : public ::testing::Test {
   void start() {
     run_ = std::make_unique<running_program>(std::vector<std::string>{
         "run", "-f", file_, "--port", "0", "--log-dir", (folder_.path() / "logs").string()});
-    ASSERT_TRUE(wait_until([&] { return !run_->events("ready").empty(); })) << run_->output();
+    ASSERT_TRUE(wait_until([&] { return !run_->events("ready").empty(); })) << run_->log();
   }
   // Processes that `what` was told of, of this pod, the last one last.
   [[nodiscard]] std::vector<pid_t> processes(const std::string& pod) const {
@@ -71,6 +71,7 @@ class RunFile : public ::testing::Test {
   std::string file_;
   std::string secrets_;
   std::string key_;
+  // Last: it may still write to the folder while it ends.
   std::unique_ptr<running_program> run_;
 };
 
@@ -79,14 +80,14 @@ TEST_F(RunFile, AnswersWithTheBitsOfGenerateAndLeavesNothingBehind) {
   ASSERT_NO_FATAL_FAILURE(start());
   open_stream stream(run_->url(), completion_body(24), key_);
   stream.join();
-  EXPECT_TRUE(stream.done()) << stream.error() << run_->output();
+  EXPECT_TRUE(stream.done()) << stream.error() << run_->log();
   const cli::test::outcome alone = cli::test::run(
       {"generate", "demo", "--prompt", "A gang is", "--max-tokens", "24", "--ignore-eos"});
   EXPECT_EQ(stream.text() + "\n", alone.out);
   std::vector<pid_t> all = processes("llm-0");
   for (const pid_t one : processes("llm-0-1")) all.push_back(one);
   EXPECT_EQ(all.size(), 2U);
-  EXPECT_EQ(run_->end(), 0) << run_->output();
+  EXPECT_EQ(run_->end(), 0) << run_->log();
   for (const pid_t one : all) EXPECT_FALSE(is_alive(one));
   EXPECT_TRUE(processes_with({"--node-rank", "1", "--parent", std::to_string(all[1])}).empty());
 }
@@ -97,11 +98,11 @@ TEST_F(RunFile, StartsAKilledContainerAgainInItsPod) {
   asking_clients clients(run_->url(), 4, key_);
   ASSERT_TRUE(wait_until([&] { return clients.completed() >= 10; }));
   ASSERT_EQ(::kill(processes("llm-0").back(), SIGKILL), 0);
-  ASSERT_TRUE(wait_until([&] { return run_->events("ready").size() == 2; })) << run_->output();
+  ASSERT_TRUE(wait_until([&] { return run_->events("ready").size() == 2; })) << run_->log();
   EXPECT_EQ(processes("llm-0").size(), 2U);
   EXPECT_EQ(processes("llm-0-1").size(), 1U) << "the worker keeps its weights";
   clients.stop();
-  EXPECT_TRUE(clients.lost().empty()) << clients.lost().front() << run_->output();
+  EXPECT_TRUE(clients.lost().empty()) << clients.lost().front() << run_->log();
 }
 
 TEST_F(RunFile, RecreatesTheGroupWhereTheManifestSaysSo) {
@@ -109,7 +110,7 @@ TEST_F(RunFile, RecreatesTheGroupWhereTheManifestSaysSo) {
       write_manifest({"--nodes", "2", "--restart-policy", "RecreateGroupOnPodRestart"}));
   ASSERT_NO_FATAL_FAILURE(start());
   ASSERT_EQ(::kill(processes("llm-0-1").back(), SIGKILL), 0);
-  ASSERT_TRUE(wait_until([&] { return run_->events("ready").size() == 2; })) << run_->output();
+  ASSERT_TRUE(wait_until([&] { return run_->events("ready").size() == 2; })) << run_->log();
   EXPECT_GE(processes("llm-0").size(), 2U);
   EXPECT_FALSE(is_alive(processes("llm-0").front()));
 }
@@ -120,11 +121,11 @@ TEST_F(RunFile, TakesTheFileAgainWithoutLosingARequest) {
   asking_clients clients(run_->url(), 4, key_);
   ASSERT_TRUE(wait_until([&] { return clients.completed() >= 10; }));
   ASSERT_NO_FATAL_FAILURE(write_manifest({"--nodes", "1", "--env", "VERSION=2"}));
-  run_->send_signal(SIGHUP);
-  ASSERT_TRUE(wait_until([&] { return run_->events("ready").size() == 2; })) << run_->output();
+  ::kill(run_->id(), SIGHUP);
+  ASSERT_TRUE(wait_until([&] { return run_->events("ready").size() == 2; })) << run_->log();
   clients.stop();
-  EXPECT_TRUE(clients.lost().empty()) << clients.lost().front() << run_->output();
-  EXPECT_EQ(clients.cut(), 0) << run_->output();
+  EXPECT_TRUE(clients.lost().empty()) << clients.lost().front() << run_->log();
+  EXPECT_EQ(clients.cut(), 0) << run_->log();
   EXPECT_EQ(processes("llm-1").size(), 1U) << "it came while the first was replaced";
 }
 

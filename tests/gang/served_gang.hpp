@@ -18,26 +18,9 @@
 #include <thread>
 #include <vector>
 
-#include "base/process.hpp"
-#include "net/http_client.hpp"
-#include "tests/cli/program.hpp"
+#include "tests/gang/running_program.hpp"
 
 namespace troupe::gang_test {
-
-using namespace std::chrono_literals;
-using steady = std::chrono::steady_clock;
-using nlohmann::json;
-
-// Looks again until it is true or the time is over. A test waits for a state, never for a time.
-inline bool wait_until(const std::function<bool()>& holds,
-                       std::chrono::milliseconds patience = 60s) {
-  const auto end = steady::now() + patience;
-  while (!holds()) {
-    if (steady::now() >= end) return false;
-    static_cast<void>(::poll(nullptr, 0, 2));  // looks again in 2 ms
-  }
-  return true;
-}
 
 // How long a loss may stay unnoticed. The promise is 1 s; a machine shared with others gets ten
 // times that, or what TROUPE_NOTICE_MAX_MS says.
@@ -68,64 +51,32 @@ inline bool is_alive(pid_t process) {
   return name_end != std::string::npos && stat.substr(name_end, 3) != ") Z";
 }
 
-class served_gang {
+class served_gang : public running_program {
  public:
   // `prefix`: a program and its words that run the binary elsewhere.
   explicit served_gang(const std::vector<std::string>& more, const std::string& model = "demo",
                        const std::vector<std::string>& prefix = {},
-                       const std::string& binary = TROUPE_BINARY) {
-    std::vector<std::string> words = prefix;
-    for (const std::string& word :
-         {binary, std::string("serve"), model, std::string("--port"), std::string("0"),
-          std::string("--state-dir"), folder_.path().string()}) {
-      words.push_back(word);
-    }
-    words.insert(words.end(), more.begin(), more.end());
-    const int out = ::open((folder_.path() / "out").c_str(), O_WRONLY | O_CREAT, 0600);
-    const int err = ::open((folder_.path() / "err").c_str(), O_WRONLY | O_CREAT, 0600);
-    const std::string program = prefix.empty() ? binary : "/usr/bin/env";
-    if (!prefix.empty()) words.insert(words.begin(), "env");
-    auto child = base::spawn({.program = program,
-                              .arguments = words,
-                              .environment = {"TROUPE_ALLOW_NO_API_KEY=1"},
-                              .descriptors = {{.from = out, .as = 1}, {.from = err, .as = 2}},
-                              .null_input = true});
-    ::close(out);
-    ::close(err);
-    if (child) child_ = *std::move(child);
-  }
-  served_gang(const served_gang&) = delete;
-  served_gang& operator=(const served_gang&) = delete;
-  ~served_gang() {
-    if (child_.id == 0) return;
-    ::kill(child_.id, SIGKILL);
-    static_cast<void>(wait());
-  }
+                       const std::string& binary = TROUPE_BINARY)
+      : running_program(
+            [&](const std::filesystem::path& state_dir) {
+              std::vector<std::string> words = prefix;
+              for (const std::string& word :
+                   {binary, std::string("serve"), model, std::string("--port"), std::string("0"),
+                    std::string("--state-dir"), state_dir.string()}) {
+                words.push_back(word);
+              }
+              words.insert(words.end(), more.begin(), more.end());
+              if (!prefix.empty()) words.insert(words.begin(), "env");
+              return words;
+            },
+            prefix.empty() ? binary : "/usr/bin/env") {}
 
-  // JSON lines on stdout so far that have this event.
-  [[nodiscard]] std::vector<json> events(const std::string& name) const {
-    std::vector<json> found;
-    std::ifstream lines(folder_.path() / "out");
-    for (std::string line; std::getline(lines, line);) {
-      const json event = json::parse(line, nullptr, false);
-      if (event.is_object() && event.value("event", "") == name) found.push_back(event);
-    }
-    return found;
-  }
-  [[nodiscard]] std::string log() const { return cli::test::read_file(folder_.path() / "err"); }
-  [[nodiscard]] const std::filesystem::path& state_dir() const { return folder_.path(); }
-
-  [[nodiscard]] std::string url() {
-    if (url_.empty() && wait_until([&] { return !events("listening").empty(); })) {
-      url_ = events("listening").front()["url"];
-    }
-    return url_;
-  }
-  [[nodiscard]] pid_t supervisor() const { return child_.id; }
+  [[nodiscard]] const std::filesystem::path& state_dir() const { return folder(); }
+  [[nodiscard]] pid_t supervisor() const { return id(); }
   // Of this gang; 0: not there at the moment.
   [[nodiscard]] pid_t process_of(int rank) const {
-    const auto found = processes_with(
-        {"--node-rank", std::to_string(rank), "--parent", std::to_string(child_.id)});
+    const auto found =
+        processes_with({"--node-rank", std::to_string(rank), "--parent", std::to_string(id())});
     return found.empty() ? 0 : found.front();
   }
   // False: there is no such process at the moment. (0 would be this process's own group.)
@@ -134,7 +85,7 @@ class served_gang {
     return process > 0 && ::kill(process, number) == 0;
   }
   [[nodiscard]] std::vector<pid_t> ranks() const {
-    return processes_with({"--parent", std::to_string(child_.id)});
+    return processes_with({"--parent", std::to_string(id())});
   }
 
   // The status of GET; 0: no answer.
@@ -149,30 +100,6 @@ class served_gang {
     const auto reply = net::http_fetch({.url = url() + "/troupe/gang", .deadline = 5s});
     return reply ? json::parse(reply->body, nullptr, false) : json();
   }
-  [[nodiscard]] double metric(const std::string& name) {
-    const auto reply = net::http_fetch({.url = url() + "/metrics", .deadline = 5s});
-    if (!reply) return -1.0;
-    std::istringstream lines(reply->body);
-    for (std::string line; std::getline(lines, line);) {
-      const bool named = line.starts_with(name + "{") || line.starts_with(name + " ");
-      if (named) return std::stod(line.substr(line.rfind(' ')));
-    }
-    return -1.0;
-  }
-
-  // Its exit code, waiting for it; negative: the signal.
-  int wait() {
-    int status = 0;
-    while (::waitpid(child_.id, &status, 0) < 0 && errno == EINTR) {
-    }
-    child_.id = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-  }
-
- private:
-  const cli::test::temporary_folder folder_;
-  base::child_process child_;
-  std::string url_;
 };
 
 inline json completion_body(int max_tokens) {

@@ -92,10 +92,7 @@ TEST(Router, SpreadsByWhatIsOutstanding) {
   stand_in_gang b(hold);
   routed router;
   router.find({a.place("a"), b.place("b")});
-  ASSERT_TRUE(eventually([&] {
-    return router.metric(R"(troupe_router_gang_ready{gang="a"})") == 1.0 &&
-           router.metric(R"(troupe_router_gang_ready{gang="b"})") == 1.0;
-  }));
+  ASSERT_TRUE(router.both_ready());
   std::vector<std::thread> clients;
   for (int i = 0; i < 10; ++i) clients.emplace_back([&] { (void)router.ask(); });
   EXPECT_TRUE(eventually([&] { return a.asked + b.asked == 10; }));
@@ -125,10 +122,7 @@ TEST_P(ALossBeforeTheFirstToken, IsNotSeen) {
   stand_in_gang good(stream_well);
   routed router;
   router.find({lost.place("a"), good.place("b")});
-  ASSERT_TRUE(eventually([&] {
-    return router.metric(R"(troupe_router_gang_ready{gang="a"})") == 1.0 &&
-           router.metric(R"(troupe_router_gang_ready{gang="b"})") == 1.0;
-  }));
+  ASSERT_TRUE(router.both_ready());
   std::string expected = event("a") + event("b") + "data: [DONE]\n\n";
   for (int i = 0; i < 6; ++i) {
     const auto reply = router.ask();
@@ -305,10 +299,7 @@ TEST(Router, PassesPressureOnWhenEveryGangIsUnderIt) {
   stand_in_gang b(full);
   routed router;
   router.find({a.place("a"), b.place("b")});
-  ASSERT_TRUE(eventually([&] {
-    return router.metric(R"(troupe_router_gang_ready{gang="a"})") == 1.0 &&
-           router.metric(R"(troupe_router_gang_ready{gang="b"})") == 1.0;
-  }));
+  ASSERT_TRUE(router.both_ready());
   const auto reply = router.ask();
   ASSERT_TRUE(reply) << reply.error().message;
   EXPECT_EQ(reply->status, 503);

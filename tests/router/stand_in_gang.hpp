@@ -105,6 +105,13 @@ struct routed {
   [[nodiscard]] bool ready() const {
     return eventually([&] { return router->ready(); });
   }
+  // Both are ready: what follows may go to either.
+  [[nodiscard]] bool both_ready() const {
+    return eventually([&] {
+      return metric(R"(troupe_router_gang_ready{gang="a"})") == 1.0 &&
+             metric(R"(troupe_router_gang_ready{gang="b"})") == 1.0;
+    });
+  }
   // The value of a metric with these labels, as /metrics writes it.
   [[nodiscard]] double metric(const std::string& name) const {
     const auto page = net::http_fetch({.url = url("/metrics")});
