@@ -84,6 +84,9 @@ class engine {
   [[nodiscard]] std::size_t sequences() const noexcept { return planner_.sequences(); }
   // Sequences that hold blocks.
   [[nodiscard]] std::size_t running() const noexcept { return planner_.running(); }
+  [[nodiscard]] bool is_running(base::sequence_id id) const noexcept {
+    return planner_.is_running(id);
+  }
   [[nodiscard]] std::uint64_t preemptions() const noexcept { return planner_.preemptions(); }
   [[nodiscard]] const prefix_counts& prefixes() const noexcept { return planner_.prefixes(); }
   [[nodiscard]] std::int64_t free_blocks() const noexcept { return planner_.free_blocks(); }

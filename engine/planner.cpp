@@ -56,6 +56,11 @@ std::size_t planner::running() const noexcept {
                     [](const auto& sequence) { return sequence->computed > 0; }));
 }
 
+bool planner::is_running(base::sequence_id id) const noexcept {
+  const auto found = by_id_.find(id.value);
+  return found != by_id_.end() && found->second->computed > 0;
+}
+
 live_sequence* planner::find(base::sequence_id id) noexcept {
   const auto found = by_id_.find(id.value);
   return found == by_id_.end() ? nullptr : found->second;

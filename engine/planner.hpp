@@ -101,6 +101,8 @@ class planner {
   [[nodiscard]] std::size_t sequences() const noexcept { return sequences_.size(); }
   // Those that have a place in the cache.
   [[nodiscard]] std::size_t running() const noexcept;
+  // Whether it has positions in the cache: something of it has been planned.
+  [[nodiscard]] bool is_running(base::sequence_id id) const noexcept;
   [[nodiscard]] std::uint64_t preemptions() const noexcept { return preemptions_; }
   [[nodiscard]] const prefix_counts& prefixes() const noexcept { return prefixes_; }
   [[nodiscard]] std::int64_t free_blocks() const noexcept;

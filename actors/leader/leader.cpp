@@ -134,7 +134,7 @@ void leader::begin_epoch(base::epoch_id epoch, std::unique_ptr<engine::executor>
 }
 
 void leader::end_epoch(base::epoch_id epoch, std::string reason) {
-  impl_->post({.event = leader_event::epoch_ended{epoch, std::move(reason)}});
+  impl_->post({.event = leader_event::epoch_ended{epoch, std::move(reason), {}}});
 }
 
 void leader::drain() { impl_->post({.event = leader_event::drain{}}); }

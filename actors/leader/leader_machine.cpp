@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "base/check.hpp"
@@ -48,7 +49,7 @@ void leader_machine::on(leader_event::epoch_ended& event) {
     ++stale_dropped_;
     return;
   }
-  leave_epoch(event.reason);
+  leave_epoch(event.reason, event.running);
 }
 
 void leader_machine::on(leader_event::submitted& event) {
@@ -161,12 +162,14 @@ void leader_machine::accept(leader_event::stepped_token& token,
   if (token.finished) close_choice(*request, token.key, true);
 }
 
-void leader_machine::on(leader_event::step_failed& event) { on_failure(event.error); }
+void leader_machine::on(leader_event::step_failed& event) {
+  on_failure(event.error, event.running);
+}
 
-void leader_machine::on_failure(const base::error& error) {
+void leader_machine::on_failure(const base::error& error, const std::vector<choice_key>& running) {
   if (phase_ == phase::waiting) return;
   effects_.emplace_back(leader_effect::failed{epoch_, error.message});
-  leave_epoch(error.message);
+  leave_epoch(error.message, running);
 }
 
 void leader_machine::on(leader_event::drain&) { draining_ = true; }
@@ -226,25 +229,29 @@ void leader_machine::end_if_complete(base::request_id id) {
 }
 
 // The engine goes as a whole; what was open waits for the next one.
-void leader_machine::leave_epoch(const std::string& reason) {
+void leader_machine::leave_epoch(const std::string& reason,
+                                 const std::vector<choice_key>& running) {
   phase_ = phase::waiting;
   stepping_ = false;
   canary_running_ = false;
   in_engine_ = 0;
+  std::set<base::request_id> computed;
+  for (const choice_key& key : running) computed.insert(key.request);
   std::vector<base::request_id> all;
   for (const auto& [id, request] : open_) all.push_back(id);
-  for (const base::request_id id : all) lose(id, open_.at(id), reason);
+  for (const base::request_id id : all) lose(id, reason, computed.contains(id));
   effects_.emplace_back(leader_effect::release{epoch_});
 }
 
-void leader_machine::lose(base::request_id id, open_request& request, const std::string& reason) {
-  bool ran = false;
+void leader_machine::lose(base::request_id id, const std::string& reason, bool was_computed) {
+  open_request& request = open_.at(id);
+  bool was_there = false;
   for (open_choice& choice : request.choices) {
-    ran = std::exchange(choice.in_engine, false) || ran;
+    was_there = std::exchange(choice.in_engine, false) || was_there;
   }
-  if (!ran) return;  // it was waiting already
+  if (!was_there) return;  // it was waiting already
   request.lost_at = now_;
-  if (++request.fruitless_losses <= options_.fruitless_losses_max) return;
+  if (!was_computed || ++request.fruitless_losses <= options_.fruitless_losses_max) return;
   end_request(id, fail(base::error_code::internal,
                        fmt::format("the gang was lost {} times while it computed this request, "
                                    "without a token of it ({}); it is not tried again",

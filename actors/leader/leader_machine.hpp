@@ -62,6 +62,7 @@ struct epoch_began {
 struct epoch_ended {
   base::epoch_id epoch;
   std::string reason;
+  std::vector<choice_key> running = {};  // what the engine was computing, not what waited in it
 };
 struct submitted {
   base::request_id id;
@@ -92,6 +93,7 @@ struct stepped {
 };
 struct step_failed {
   base::error error;
+  std::vector<choice_key> running = {};
 };
 struct drain {};
 struct woke {};
@@ -190,7 +192,7 @@ class leader_machine {
   void on(leader_event::drain& event);
   void on(leader_event::woke& event);
 
-  void on_failure(const base::error& error);
+  void on_failure(const base::error& error, const std::vector<choice_key>& running = {});
   void accept(leader_event::stepped_token& token,
               std::map<base::request_id, std::vector<choice_token>>& emitted);
   void accept_canary(const leader_event::stepped_token& token);
@@ -198,8 +200,8 @@ class leader_machine {
   void close_choice(open_request& request, choice_key key, bool engine_knows);
   void end_request(base::request_id id, base::result<void> outcome);
   void end_if_complete(base::request_id id);
-  void leave_epoch(const std::string& reason);
-  void lose(base::request_id id, open_request& request, const std::string& reason);
+  void leave_epoch(const std::string& reason, const std::vector<choice_key>& running = {});
+  void lose(base::request_id id, const std::string& reason, bool was_computed);
   void end_where_numerics_differ();
   void resume();
   void start_choice(base::request_id id, open_request& request, std::uint32_t choice);

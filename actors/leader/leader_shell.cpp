@@ -23,6 +23,9 @@ void leader_shell::take(leader_mail mail, time_point now) {
     sinks_[submitted->id] = {std::move(mail.sink), submitted->request.choices};
     figures_->prompt_tokens += submitted->request.prompt_ids.size();
   }
+  if (auto* const ended = std::get_if<leader_event::epoch_ended>(&mail.event)) {
+    ended->running = running();
+  }
   const bool cancels = std::holds_alternative<leader_event::cancelled>(mail.event);
   const std::uint64_t stopped = stopped_;
   apply(std::move(mail.event), now);
@@ -44,7 +47,7 @@ void leader_shell::run_step() {
   auto events = current_->engine->step();
   const time_point now = std::chrono::steady_clock::now();
   if (!events) {
-    apply(leader_event::step_failed{events.error()}, now);
+    apply(leader_event::step_failed{events.error(), running()}, now);
     return;
   }
   leader_event::stepped stepped{.tokens = {}, .computed = current_->engine->steps() > before};
@@ -100,6 +103,15 @@ void leader_shell::forget(choice_key key) {
   if (found == current_->ids.end()) return;
   current_->keys.erase(found->second);
   current_->ids.erase(found);
+}
+
+std::vector<choice_key> leader_shell::running() const {
+  std::vector<choice_key> found;
+  if (!current_) return found;
+  for (const auto& [id, key] : current_->keys) {
+    if (current_->engine->is_running(id)) found.push_back(key);
+  }
+  return found;
 }
 
 std::uint64_t leader_shell::steps_begun() const {

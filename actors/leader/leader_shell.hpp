@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "actors/leader/leader.hpp"
 
@@ -82,6 +83,7 @@ class leader_shell {
   void run(leader_effect::wake_at& effect);
   void forget(choice_key key);
   [[nodiscard]] std::uint64_t steps_begun() const;
+  [[nodiscard]] std::vector<choice_key> running() const;
   void publish(time_point now);
 
   const leader_parts parts_;

@@ -39,7 +39,9 @@ class leader_world {
         begin_epoch();
         return;
       case 1:
-        if (draw(4) == 0) tell(leader_event::epoch_ended{{1, draw(number_ + 2)}, "lost"});
+        if (draw(4) == 0) {
+          tell(leader_event::epoch_ended{{1, draw(number_ + 2)}, "lost", some_sequences()});
+        }
         return;
       case 2:
       case 3:
@@ -58,6 +60,15 @@ class leader_world {
       default:
         step_engine(draw(4) == 0);
     }
+  }
+
+  // What the engine was computing.
+  std::vector<choice_key> some_sequences() {
+    std::vector<choice_key> some;
+    for (const choice_key& key : sequences_) {
+      if (draw(2) == 0) some.push_back(key);
+    }
+    return some;
   }
 
   void begin_epoch() {
@@ -83,7 +94,8 @@ class leader_world {
     if (!stepping_) return;
     stepping_ = false;
     if (!finish && draw(40) == 0) {
-      tell(leader_event::step_failed{{base::error_code::aborted, "aborted", "t"}});
+      tell(
+          leader_event::step_failed{{base::error_code::aborted, "aborted", "t"}, some_sequences()});
       return;
     }
     leader_event::stepped event{.tokens = {}, .computed = !sequences_.empty()};

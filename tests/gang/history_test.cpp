@@ -6,7 +6,9 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <random>
+#include <thread>
 
 #include "tests/gang/served_gang.hpp"
 
@@ -159,7 +161,8 @@ class event_reader {
   std::string unread_;
 };
 
-seen ask(const std::string& url, const asked& of) {
+// One attempt. A gang that is being mended takes nothing new: nothing, so that it is asked again.
+std::optional<seen> ask_once(const std::string& url, const asked& of) {
   seen saw;
   const net::http_call call{.method = "POST",
                             .url = url + "/v1/completions",
@@ -168,6 +171,7 @@ seen ask(const std::string& url, const asked& of) {
                             .deadline = 120s};
   if (!of.body["stream"].get<bool>()) {
     const auto reply = net::http_fetch(call);
+    if (reply && reply->status == 503) return std::nullopt;
     if (!reply || reply->status != 200) {
       saw.wrong = reply ? reply->body : reply.error().message;
       return saw;
@@ -181,11 +185,20 @@ seen ask(const std::string& url, const asked& of) {
   event_reader events(saw, of.cancel_after);
   const auto reply = net::http_stream(
       call, {.head = {}, .piece = [&](std::string_view bytes) { return events.take(bytes); }});
+  if (reply && reply->status == 503) return std::nullopt;
   if (!saw.cancelled && (!reply || reply->status != 200)) {
     saw.wrong = reply ? "status " + std::to_string(reply->status) : reply.error().message;
   }
   saw.whole = events.done() && all_finished(saw);
   return saw;
+}
+
+seen ask(const std::string& url, const asked& of) {
+  std::optional<seen> saw;
+  if (wait_until([&] { return (saw = ask_once(url, of)).has_value(); })) return *std::move(saw);
+  seen nothing;
+  nothing.wrong = "503 for a minute";
+  return nothing;
 }
 
 // What came of a cancelled stream is a beginning of what would have come.
@@ -277,11 +290,48 @@ void check_metrics(served_gang& gang, const std::vector<asked>& requests,
   EXPECT_GT(gang.metric("vllm:prefix_cache_hits_total"), 0.0);
 }
 
-void check_history(std::uint64_t first_seed, std::size_t count, std::size_t clients) {
+// Kills the rank of a gang that is not the leader's, again as soon as it serves and has moved on.
+// Not for ever: each restart waits longer than the one before.
+constexpr int kills_max = 4;
+class killer {
+ public:
+  explicit killer(served_gang& gang)
+      : thread_([this, &gang](const std::stop_token& stop) {
+          while (!stop.stop_requested() && kills_ < kills_max) {
+            const double tokens = gang.metric("vllm:generation_tokens_total");
+            const bool moves = wait_until([&] {
+              return stop.stop_requested() ||
+                     (gang.status("/ready") == 200 &&
+                      gang.metric("vllm:generation_tokens_total") > tokens + 200);
+            });
+            if (moves && !stop.stop_requested() && gang.send_signal(1, SIGKILL)) ++kills_;
+          }
+        }) {}
+  int stop() {
+    thread_.request_stop();
+    thread_.join();
+    return kills_;
+  }
+
+ private:
+  std::atomic<int> kills_{0};
+  std::jthread thread_;
+};
+
+struct history {
+  std::uint64_t first_seed = 0;
+  std::size_t requests = 0;
+  std::size_t clients = 0;
+  bool losses = false;
+};
+
+void check_history(const history& of) {
+  const std::uint64_t first_seed = of.first_seed;
+  const std::size_t count = of.requests;
   SCOPED_TRACE("requests from seed " + std::to_string(first_seed));
   served_gang gang({"--tensor-parallel-size", "2", "--max-num-seqs", "8",
                     "--max-num-batched-tokens", "48", "--max-model-len", "256", "--kv-cache-memory",
-                    "400K"});
+                    "400K", "--max-restarts", "1000"});
   served_gang alone({"--max-num-seqs", "1", "--max-model-len", "256", "--no-enable-prefix-caching",
                      "--no-async-scheduling"});
   ASSERT_TRUE(gang.ready_within()) << gang.log();
@@ -291,12 +341,19 @@ void check_history(std::uint64_t first_seed, std::size_t count, std::size_t clie
   std::vector<seen> saw(count);
   std::atomic<std::size_t> next{0};
   std::vector<std::thread> threads;
-  for (std::size_t client = 0; client < clients; ++client) {
+  std::optional<killer> kills;
+  if (of.losses) kills.emplace(gang);
+  for (std::size_t client = 0; client < of.clients; ++client) {
     threads.emplace_back([&, url = gang.url()] {
       for (std::size_t i = 0; (i = next.fetch_add(1)) < count;) saw[i] = ask(url, requests[i]);
     });
   }
   for (std::thread& thread : threads) thread.join();
+  if (kills) {
+    EXPECT_GE(kills->stop(), 2);
+    EXPECT_GE(gang.metric("troupe_requests_carried_total"), 2.0);
+    ASSERT_TRUE(gang.ready_within()) << gang.log();
+  }
   for (std::size_t i = 0; i < count; ++i) {
     SCOPED_TRACE("seed " + std::to_string(first_seed + i) + ": " + requests[i].body.dump());
     asked again = requests[i];
@@ -307,7 +364,9 @@ void check_history(std::uint64_t first_seed, std::size_t count, std::size_t clie
     }
     if (testing::Test::HasFailure()) break;  // the first is enough to go by
   }
-  check_metrics(gang, requests, saw);
+  // Attempts that a gang refused while it was mended are counted too.
+  if (!of.losses) check_metrics(gang, requests, saw);
+  EXPECT_TRUE(wait_until([&] { return gang.metric("vllm:kv_cache_usage_perc") == 0.0; }, 10s));
 }
 
 #ifdef __SANITIZE_ADDRESS__
@@ -315,10 +374,22 @@ constexpr std::size_t always = 40;  // 0.6 s each
 #else
 constexpr std::size_t always = 200;
 #endif
-TEST(History, EveryClientSeesWhatItWouldSeeAlone) { check_history(1, always, 24); }
+TEST(History, EveryClientSeesWhatItWouldSeeAlone) {
+  check_history({.first_seed = 1, .requests = always, .clients = 24});
+}
+
+// A rank is killed again and again: a pause, and nothing else.
+TEST(History, EveryClientSeesTheSameWhileARankIsKilledAgainAndAgain) {
+  check_history({.first_seed = 50'000, .requests = always, .clients = 24, .losses = true});
+}
 
 // Label slow: other requests each time are seeds of their own.
-TEST(HistoryFull, EveryClientSeesWhatItWouldSeeAlone) { check_history(100'000, 4000, 48); }
+TEST(HistoryFull, EveryClientSeesWhatItWouldSeeAlone) {
+  check_history({.first_seed = 100'000, .requests = 4000, .clients = 48});
+}
+TEST(HistoryFull, EveryClientSeesTheSameWhileARankIsKilledAgainAndAgain) {
+  check_history({.first_seed = 200'000, .requests = 4000, .clients = 48, .losses = true});
+}
 
 }  // namespace
 }  // namespace troupe::gang_test
