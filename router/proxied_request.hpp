@@ -33,7 +33,7 @@ struct retry_bounds {
   // them.
   int losses_max = 2;
   // Of an answer in one piece; longer ones are passed on as they come.
-  std::size_t held_bytes_max = std::size_t{1} << 20;
+  std::size_t held_bytes_max = std::size_t{256} << 10;
   // Read from a gang and not taken by the client: no more is read then.
   std::size_t backlog_bytes_max = std::size_t{128} << 10;
 };
@@ -94,6 +94,9 @@ class proxied_request : public std::enable_shared_from_this<proxied_request> {
   void leave();
 
   [[nodiscard]] const gang* at() const noexcept { return gang_.get(); }
+  [[nodiscard]] std::size_t body_bytes() const noexcept {
+    return request_.body ? request_.body->size() : 0;
+  }
 
  private:
   enum class phase : std::uint8_t { waiting, asking, passing, ended };

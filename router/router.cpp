@@ -100,7 +100,7 @@ class http_router::impl final : public request_host {
     return true;
   }
   void ended(proxied_request& one) override {
-    open_.erase(&one);
+    if (open_.erase(&one) > 0) bodies_bytes_ -= one.body_bytes();
     open_count_.store(open_.size());
     std::erase_if(waiting_, [&](const auto& waiting) { return waiting.get() == &one; });
   }
@@ -117,6 +117,11 @@ class http_router::impl final : public request_host {
   }
 
   void forward(net::http_request request, std::shared_ptr<net::response> response) {
+    if (bodies_bytes_ + request.body.size() > options_.bodies_bytes_max) {
+      return refuse(*response, base::error{base::error_code::resource_exhausted,
+                                           "too many bytes of requests are open: try again later",
+                                           "router", true});
+    }
     request_traits traits =
         read_traits(request.body, request.header("x-session-id"), options_.traits);
     if (gangs_.unknown_model(traits.model)) {
@@ -146,6 +151,7 @@ class http_router::impl final : public request_host {
                        .response = response},
         steady_clock::now());
     open_.emplace(one.get(), one);
+    bodies_bytes_ += one->body_bytes();
     open_count_.store(open_.size());
     response->on_gone([weak = std::weak_ptr(one)] {
       if (const auto alive = weak.lock()) alive->leave();
@@ -244,6 +250,7 @@ class http_router::impl final : public request_host {
   router_counters counters_;
   std::unordered_map<proxied_request*, std::shared_ptr<proxied_request>> open_;
   std::deque<std::shared_ptr<proxied_request>> waiting_;
+  std::size_t bodies_bytes_ = 0;  // of open_
 };
 
 base::result<std::unique_ptr<http_router>> http_router::make(router_options options) {

@@ -42,6 +42,8 @@ struct router_options {
   probe_bounds probes = {};
   traits_limits traits = {};
   std::size_t waiting_max = 4096;  // requests that wait for a gang; more are refused with 503
+  // Of all open requests together, which are kept to be tried again: more are refused with 503.
+  std::size_t bodies_bytes_max = std::size_t{256} << 20;
   std::string version = "0.1.0";
 };
 

@@ -16,7 +16,7 @@ import threading
 import unittest
 
 from control_plane import wait_until
-from gangs import Cluster
+from gangs import LISTENS, Cluster
 
 QUESTION = "What is a gang?"
 OPENED = {8000, 8472, *range(8473, 8489)}  # by the manifest's NetworkPolicy
@@ -51,6 +51,31 @@ class GangsOnACluster(unittest.TestCase):
         for pod in ("llm-0", "llm-0-1"):
             self.assertLessEqual(gangs.listening(pod), OPENED)
         self.assertEqual(gangs.listening("llm-0") & {8000, 8472}, {8000, 8472})
+
+    def test_are_closed_to_strangers(self):
+        """The opened ports suffice for the gang, and nobody else reaches any of them but HTTP."""
+        if not self.cluster.kubelet.filters:
+            self.skipTest("no packet filter (nftables)")
+        gangs = self.gangs("closed")
+        gangs.wait_ready(2)
+        self.expect_answer(gangs, "closed-0")
+        self.assertGreaterEqual(gangs.listening("closed-0"), {8000, 8472, 8488})
+        self.addCleanup(self.cluster.stranger("neighbour"))
+        self.addCleanup(self.cluster.stranger("foreigner", "elsewhere"))
+        wait_until("HTTP for the namespace", lambda: gangs.connects("neighbour", "closed-0", 8000))
+        for stranger, ports in (("neighbour", (8472, 8473, 8488)),
+                                ("foreigner", (8000, 8472, 8473, 8488))):
+            for port in ports:
+                self.assertFalse(gangs.connects(stranger, "closed-0", port), (stranger, port))
+        # Nor do the members reach anybody but each other.
+        wait_until("a stranger's port",
+                   lambda: gangs.connects("foreigner", "neighbour", LISTENS))
+        self.assertFalse(gangs.connects("closed-0", "neighbour", LISTENS))
+        self.assertTrue(gangs.connects("closed-0-1", "closed-0", 8472))
+        self.assertFalse(gangs.connects("closed-0-1", "closed-0", 8000))
+        # What comes later is let in as the first ones were.
+        os.kill(gangs.pid_of_rank("closed-0-1"), signal.SIGKILL)
+        self.expect_answer(gangs, "closed-0")
 
     def test_take_their_sizes_from_the_group(self):
         def without_sizes(text):

@@ -14,6 +14,7 @@ from process_kubelet import ProcessKubelet
 NAME_LABEL = "leaderworkerset.sigs.k8s.io/name"
 SETS = "/apis/leaderworkerset.x-k8s.io/v1/namespaces/default/leaderworkersets"
 IMAGE = "troupe.test/troupe:1"
+LISTENS = 7000  # a stranger
 COULD_NOT_CONNECT = 7  # curl's exit code
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -61,6 +62,22 @@ class Cluster:
             raise RuntimeError(error)
         self.control.kubectl("apply", "-f", "-", text=edit(text))
         return Gangs(self, name)
+
+
+    def stranger(self, name, namespace="default"):
+        """A pod that belongs to no gang; it listens on LISTENS."""
+        if namespace != "default" and not self.control.succeeds("get", "namespace", namespace):
+            self.control.kubectl("create", "namespace", namespace)
+            self.control.wait_for("its service account", "-n", namespace, "get", "serviceaccount",
+                                  "default")
+        pods = f"/api/v1/namespaces/{namespace}/pods"
+        self.api.call("POST", pods, {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"terminationGracePeriodSeconds": 1, "containers": [
+                {"name": "c", "image": IMAGE,
+                 "command": ["python3", "-m", "http.server", str(LISTENS)]}]}})
+        wait_until(f"{name} runs", lambda: self.kubelet.pod(name))
+        return lambda: self.api.call("DELETE", f"{pods}/{name}")
 
 
 class Gangs:
@@ -125,6 +142,16 @@ class Gangs:
                     return pod["metadata"]["name"]
             return None
         return wait_until(f"the router of {self.name}", ready, 120)
+
+    def connects(self, pod, target, port, patience_s=2):
+        """Whether a pod of this cluster opens a connection to a port of another one."""
+        kubelet = self.cluster.kubelet
+        address = kubelet.pod(target).address
+        done = subprocess.run(
+            kubelet.network.inside(kubelet.pod(pod).uid) +
+            ["timeout", str(patience_s), "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"],
+            capture_output=True, check=False)
+        return done.returncode == 0
 
     def text(self, pod, **question):
         status, body = self.ask(pod, **question)

@@ -26,6 +26,7 @@ class Pod(threading.Thread):
         self.folder = os.path.join(node.folder, f"{self.namespace}_{self.name}_{self.uid[:8]}")
         self.url = f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
         self.address, self.sent, self.wake, self.gone = None, None, threading.Event(), False
+        self.rules = None  # of its packet filter
         self.started_at, self.changed, self.volumes = timestamp(), {}, {}
         self.containers = [Container(self, spec) for spec in pod["spec"]["containers"]]
 
@@ -117,6 +118,7 @@ class Pod(threading.Thread):
         for volume in self.spec.get("volumes", []):
             self.volumes[volume["name"]] = make_volume(self.node.api, self.object, volume,
                                                        self.folder)
+        self.node.enforce(self)
         for container in self.containers:
             container.start()
         while not self.is_deleted():
@@ -126,6 +128,7 @@ class Pod(threading.Thread):
                     if container.process and not container.kill_at:
                         self.probe(container, kind)
             self.push()
+            self.node.enforce(self)
             self.wake.wait(TICK_S)
             self.wake.clear()
 

@@ -6,6 +6,7 @@ manifest` need: environment, Secrets, ConfigMaps, folders, probes, kubelet's bac
 """
 
 import os
+import sys
 import threading
 import time
 
@@ -13,6 +14,7 @@ from api import ApiError, Informer
 from names import Names
 from pod import Pod
 from pod_network import GATEWAY, PodNetwork
+from policies import POLICIES, Policies, apply, available
 from relay import Relay
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -37,6 +39,9 @@ class ProcessKubelet:
         self.pods = Informer(api, "/api/v1/pods", self.stop, self.on_pod)
         self.services = Informer(api, "/api/v1/services", self.stop)
         self.names = Names(self.pods, self.services, self.address_of)
+        self.policy_objects = Informer(api, POLICIES, self.stop)
+        self.policies = Policies(self.pods, self.policy_objects, self.address_of)
+        self.filters = available()
 
     def image(self, name):
         """The variables of the image, and what kubelet tells every container."""
@@ -105,12 +110,27 @@ class ProcessKubelet:
                 self.renew(name)
             self.stop.wait(10)
 
+    def enforce(self, pod):
+        """Puts the policies of the moment around a pod; before its containers start, and later
+        wherever they have changed."""
+        if not self.filters:
+            return
+        rules = self.policies.rules(pod.object)
+        if rules != pod.rules:
+            apply(self.network.inside(pod.uid), rules)
+            pod.rules = rules
+
     def start(self):
+        if not self.filters:
+            print("no packet filter here (Debian: nftables): NetworkPolicies are not enforced",
+                  file=sys.stderr)
         for name in self.nodes:
             self.register(name)
         threading.Thread(target=self.heartbeat, daemon=True).start()
         self.services.start()
         self.services.synced.wait()
+        self.policy_objects.start()
+        self.policy_objects.synced.wait()
         self.names.serve(self.network.dns_socket())
         self.relay = Relay(self.network.listening_socket(API_PORT), (self.api.host, self.api.port))
         self.pods.start()

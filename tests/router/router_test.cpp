@@ -289,6 +289,25 @@ TEST(Router, NoMoreWaitThanMay) {
   EXPECT_TRUE(eventually([&] { return router.metric("troupe_router_waiting_requests") == 0.0; }));
 }
 
+TEST(Router, BoundsWhatItKeepsToTryAgain) {
+  router_options options;
+  options.bodies_bytes_max = 10;
+  routed router(std::move(options));
+  net::test::raw_client waits(router.listening.port);
+  waits.send("POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\n{    }");
+  EXPECT_TRUE(eventually([&] { return router.metric("troupe_router_waiting_requests") == 1.0; }));
+  const auto refused = router.ask("{\"a\":1}");
+  ASSERT_TRUE(refused) << refused.error().message;
+  EXPECT_EQ(refused->status, 503);
+  EXPECT_EQ(json::parse(refused->body)["error"]["code"], "resource_exhausted");
+  waits.close();
+  EXPECT_TRUE(eventually([&] { return router.metric("troupe_router_waiting_requests") == 0.0; }));
+  stand_in_gang gang(answer_well);
+  router.find({gang.place("g")});
+  ASSERT_TRUE(router.ready());
+  EXPECT_EQ(router.ask("{\"a\":1}")->status, 200);
+}
+
 // --- pressure, clients that go, gangs that drain ------------------------------------------------
 
 TEST(Router, PassesPressureOnWhenEveryGangIsUnderIt) {
