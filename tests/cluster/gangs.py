@@ -194,6 +194,8 @@ class Gangs:
 
     def log(self, pod, start=0):
         path = self.cluster.kubelet.pod(pod).file(f"troupe.{start}.log")
+        if not os.path.exists(path):
+            return ""  # it has not started yet
         with open(path, encoding="utf-8") as file:
             return file.read()
 

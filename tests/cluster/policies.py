@@ -77,7 +77,7 @@ class Policies:
         lines.append("}")
 
     def rules(self, pod):
-        lines = ["table inet policy", "delete table inet policy", "table inet policy {"]
+        lines = ["table inet pod", "delete table inet pod", "table inet pod {"]
         self.chain(pod, "Ingress", lines)
         self.chain(pod, "Egress", lines)
         return "\n".join(lines + ["}", ""])
