@@ -100,7 +100,8 @@ base::result<void> choose_model(manifest_flags& flags) {
   if (flags.model.model == "demo") return {};
   return base::fail(base::error_code::invalid_argument, "cli",
                     "--model-source: pods do not have the folder " + flags.model.model +
-                        ": say where they get it, pvc:CLAIM, image:REFERENCE or hostPath:/FOLDER");
+                        ": say where they get it, pvc:CLAIM, image:REFERENCE, "
+                        "init:REFERENCE or hostPath:/FOLDER");
 }
 
 base::result<void> make_secrets(lws::manifest_options& made) {
@@ -259,7 +260,7 @@ command add_lws_manifest(CLI::App& program) {
   parser->add_option("--subgroup-size", flags->subgroup_size, "pods of a stage [no subgroups]")
       ->check(CLI::Range(1, 64));
   parser->add_option("--model-source", flags->source,
-                     "pvc:CLAIM, image:REFERENCE or hostPath:/FOLDER, mounted at /model");
+                     "pvc:CLAIM, image:REFERENCE, init:REFERENCE or hostPath:/FOLDER, at /model");
   parser
       ->add_option("--secrets", flags->secrets,
                    "existing: named; generated: in the manifest; cert-manager: makes the gang's")

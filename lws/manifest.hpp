@@ -15,7 +15,7 @@
 
 namespace troupe::lws {
 
-enum class model_source_kind : std::uint8_t { none, claim, image, host_path };
+enum class model_source_kind : std::uint8_t { none, claim, image, host_path, init };
 
 // Where pods get the model's folder from. It is mounted read-only at /model.
 struct model_source {
@@ -23,7 +23,8 @@ struct model_source {
   std::string name;                                  // of the claim or image; the host's folder
 };
 
-// "pvc:CLAIM", "image:REFERENCE" or "hostPath:/FOLDER". Errors: invalid_argument.
+// "pvc:CLAIM", "image:REFERENCE" (a volume), "init:REFERENCE" (a container that runs first and
+// fills /model) or "hostPath:/FOLDER". Errors: invalid_argument.
 [[nodiscard]] base::result<model_source> parse_model_source(const std::string& text);
 
 // Where the objects come from that hold what must stay secret.

@@ -227,10 +227,12 @@ base::result<model_source> parse_model_source(const std::string& text) {
   const std::string name = colon == std::string::npos ? "" : text.substr(colon + 1);
   if (kind == "pvc" && !name.empty()) return model_source{model_source_kind::claim, name};
   if (kind == "image" && !name.empty()) return model_source{model_source_kind::image, name};
+  if (kind == "init" && !name.empty()) return model_source{model_source_kind::init, name};
   if (kind == "hostPath" && name.starts_with('/')) {
     return model_source{model_source_kind::host_path, name};
   }
-  return refuse("--model-source", "\"{}\"; wanted pvc:CLAIM, image:REFERENCE or hostPath:/FOLDER",
+  return refuse("--model-source",
+                "\"{}\"; wanted pvc:CLAIM, image:REFERENCE, init:REFERENCE or hostPath:/FOLDER",
                 text);
 }
 

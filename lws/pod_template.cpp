@@ -146,8 +146,19 @@ json volumes(const manifest_options& options, member which) {
     case model_source_kind::host_path:
       all.push_back({{"name", "model"}, {"hostPath", {{"path", name}, {"type", "Directory"}}}});
       break;
+    case model_source_kind::init:
+      all.push_back({{"name", "model"}, {"emptyDir", json::object()}});
+      break;
   }
   return all;
+}
+
+// Runs before the member: its own command puts the model into /model.
+json model_container(const manifest_options& options) {
+  return {{"name", "model"},
+          {"image", options.model.name},
+          {"securityContext", container_security()},
+          {"volumeMounts", json::array({{{"name", "model"}, {"mountPath", "/model"}}})}};
 }
 
 }  // namespace
@@ -161,6 +172,10 @@ json pod_template(const manifest_options& options, member which) {
   spec["terminationGracePeriodSeconds"] =
       endpoint_delay_s + options.drain_timeout_s + exit_margin_s;
   spec["securityContext"] = pod_security();
+  if (options.model.kind == model_source_kind::init) {
+    spec["#model"] = "What it downloads, the NetworkPolicy's egress has to allow.";
+    spec["initContainers"] = json::array({model_container(options)});
+  }
   spec["containers"] = json::array({container(options, which)});
   if (!options.device_class.empty()) {
     spec["resourceClaims"] =

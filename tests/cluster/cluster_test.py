@@ -272,6 +272,7 @@ class Manifests(unittest.TestCase):
                       ("--gpus", "1"), ("--model-source", "pvc:weights"),
                       ("--model-source", "image:models.test/m:1"),
                       ("--model-source", "hostPath:/models"), ("--max-surge", "25%"),
+                      ("--model-source", "init:models.test/fetch:1"),
                       ("--max-unavailable", "1", "--max-surge", "0", "--partition", "1"),
                       ("--exclusive-topology", "rack", "--subdomain-policy", "UniquePerReplica"),
                       ("--restart-policy", "RecreateGroupAfterStart"), ("--env", "A=true"),

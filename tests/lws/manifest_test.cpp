@@ -94,7 +94,8 @@ TEST(Manifest, OutlastsTheSleepAndTheDrain) {
 }
 
 TEST(Manifest, MountsTheModelForReadingOnly) {
-  for (const char* source : {"pvc:weights", "image:example.invalid/model:1", "hostPath:/models"}) {
+  for (const char* source : {"pvc:weights", "image:example.invalid/model:1", "hostPath:/models",
+                             "init:example.invalid/fetch:1"}) {
     manifest_options options = usual();
     const auto parsed = parse_model_source(source);
     ASSERT_TRUE(parsed) << source;
@@ -108,6 +109,17 @@ TEST(Manifest, MountsTheModelForReadingOnly) {
     }
     EXPECT_TRUE(found) << source;
   }
+  manifest_options options = usual();
+  options.model = *parse_model_source("init:example.invalid/fetch:1");
+  const YAML::Node set = objects(options)["LeaderWorkerSet"];
+  for (const char* which : {"leaderTemplate", "workerTemplate"}) {
+    const YAML::Node pod = set["spec"]["leaderWorkerTemplate"][which]["spec"];
+    const YAML::Node first = pod["initContainers"][0];
+    EXPECT_EQ(first["image"].as<std::string>(), "example.invalid/fetch:1");
+    EXPECT_FALSE(first["volumeMounts"][0]["readOnly"]) << "it fills the folder";
+    EXPECT_TRUE(first["securityContext"]["readOnlyRootFilesystem"].as<bool>());
+  }
+  EXPECT_FALSE(parse_model_source("init:"));
   EXPECT_FALSE(parse_model_source("models"));
   EXPECT_FALSE(parse_model_source("pvc:"));
   EXPECT_FALSE(parse_model_source("hostPath:relative"));
