@@ -113,9 +113,8 @@ void local_groups::keep(int number, group& one, time_point now) {
     if (!std::ranges::all_of(one.pods, [](const auto& pod) { return pod->ended(); })) return;
     one.pods.clear();
     if (number >= groups_wanted()) return;
-    one = {};
     // Below the partition the former revision comes again.
-    one.of = wanted_;
+    one = {.of = number < wanted_->partition ? one.of : wanted_};
   }
   make_pods(number, one);
   for (const auto& pod : one.pods) pod->tick(now);

@@ -42,7 +42,7 @@ class local_groups {
  private:
   struct group {
     std::shared_ptr<const workload> of;
-    std::vector<std::unique_ptr<local_pod>> pods;  // the leader first
+    std::vector<std::unique_ptr<local_pod>> pods = {};  // the leader first
     bool was_started = false;
     bool going = false;
   };

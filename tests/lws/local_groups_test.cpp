@@ -281,6 +281,26 @@ TEST(LocalGroups, RollFromTheLastToThePartition) {
   EXPECT_EQ(all.least_ready, 3);
 }
 
+TEST(LocalGroups, BelowThePartitionTheFormerRevisionComesAgain) {
+  workload of = usual(2, 1);
+  of.partition = 1;
+  of.restart = restart_rule::on_pod_restart;
+  world all(of);
+  ASSERT_TRUE(all.ready_within(seconds(3)));
+  workload next = of;
+  next.revision = "r2";
+  all.groups.update(next);
+  all.run(seconds(20));
+  for (const char* pod : {"llm-0", "llm-1"}) {
+    const auto before = all.numbers();
+    all.kill(pod);
+    all.run(seconds(5));
+    EXPECT_NE(all.numbers().at(pod), before.at(pod));
+  }
+  EXPECT_EQ(all.pod("llm-0")->of().revision, "r1");
+  EXPECT_EQ(all.pod("llm-1")->of().revision, "r2");
+}
+
 TEST(LocalGroups, ARolloutThatDoesNotGetReadyGoesNoFurther) {
   workload of = usual(3, 1);
   world all(of);
