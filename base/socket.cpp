@@ -32,11 +32,6 @@ tl::unexpected<error> refuse(error_code code, std::string message) {
 std::string text_of(int number) { return std::system_category().message(number); }
 
 // "host:port", with brackets where the host has colons itself.
-std::string place(std::string_view host, unsigned port) {
-  return host.find(':') == std::string_view::npos ? fmt::format("{}:{}", host, port)
-                                                  : fmt::format("[{}]:{}", host, port);
-}
-
 using address_list = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
 result<address_list> look_up(const std::string& host, int flags) {
@@ -124,7 +119,7 @@ result<listening_socket> describe(fd bound) {
 }
 
 tl::unexpected<error> no_listener(const listen_options& options, unsigned last, int reason) {
-  const std::string where = place(options.host, options.port_first);
+  const std::string where = host_and_port(options.host, options.port_first);
   const std::string range =
       last == options.port_first ? where : fmt::format("{} to {}", where, last);
   switch (reason) {
@@ -179,6 +174,11 @@ result<listening_socket> listen_on(const listen_options& options) {
   return no_listener(options, last, reason);
 }
 
+std::string host_and_port(std::string_view host, unsigned port) {
+  return host.find(':') == std::string_view::npos ? fmt::format("{}:{}", host, port)
+                                                  : fmt::format("[{}]:{}", host, port);
+}
+
 result<std::vector<std::string>> resolve(const std::string& host) {
   TROUPE_TRY(addresses, look_up(host, 0));
   std::vector<std::string> found;
@@ -199,9 +199,10 @@ result<fd> begin_connect(const std::string& numeric_host, std::uint16_t port) {
   set_port(at.ai_addr, port);
   fd made(::socket(at.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!made) {
-    return refuse(errno == EMFILE || errno == ENFILE ? error_code::resource_exhausted
-                                                     : error_code::unavailable,
-                  fmt::format("no socket for {}: {}", place(numeric_host, port), text_of(errno)));
+    return refuse(
+        errno == EMFILE || errno == ENFILE ? error_code::resource_exhausted
+                                           : error_code::unavailable,
+        fmt::format("no socket for {}: {}", host_and_port(numeric_host, port), text_of(errno)));
   }
   // What this process sends are whole messages that somebody waits for.
   const int on = 1;
@@ -210,8 +211,9 @@ result<fd> begin_connect(const std::string& numeric_host, std::uint16_t port) {
   }
   if (::connect(made.get(), at.ai_addr, at.ai_addrlen) != 0 && errno != EINPROGRESS &&
       errno != EINTR) {
-    return refuse(error_code::unavailable, fmt::format("cannot connect to {}: {}",
-                                                       place(numeric_host, port), text_of(errno)));
+    return refuse(
+        error_code::unavailable,
+        fmt::format("cannot connect to {}: {}", host_and_port(numeric_host, port), text_of(errno)));
   }
   return made;
 }
@@ -221,8 +223,9 @@ result<void> outcome_of(const fd& connecting, const std::string& numeric_host, s
   socklen_t bytes = sizeof(reason);
   if (getsockopt(connecting.get(), SOL_SOCKET, SO_ERROR, &reason, &bytes) != 0) reason = errno;
   if (reason == 0) return {};
-  return refuse(error_code::unavailable, fmt::format("cannot connect to {}: {}",
-                                                     place(numeric_host, port), text_of(reason)));
+  return refuse(
+      error_code::unavailable,
+      fmt::format("cannot connect to {}: {}", host_and_port(numeric_host, port), text_of(reason)));
 }
 
 result<fd> connect_to(const std::string& numeric_host, std::uint16_t port,
@@ -240,7 +243,7 @@ result<fd> connect_to(const std::string& numeric_host, std::uint16_t port,
     }
     if (ready == 0 && steady::now() >= deadline) {
       return refuse(error_code::deadline_exceeded,
-                    fmt::format("{} did not answer within {} ms", place(numeric_host, port),
+                    fmt::format("{} did not answer within {} ms", host_and_port(numeric_host, port),
                                 patience.count()));
     }
   }
@@ -255,7 +258,7 @@ std::string peer_of(int socket) {
       (other.ss_family != AF_INET && other.ss_family != AF_INET6)) {
     return "a peer that is gone";
   }
-  return place(numeric(reinterpret_cast<sockaddr*>(&other), bytes), port_of(other));
+  return host_and_port(numeric(reinterpret_cast<sockaddr*>(&other), bytes), port_of(other));
 }
 
 result<std::string> local_address_towards(const std::string& numeric_host) {

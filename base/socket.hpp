@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.hpp"
@@ -46,6 +47,9 @@ struct listening_socket {
 [[nodiscard]] result<fd> begin_connect(const std::string& numeric_host, std::uint16_t port);
 [[nodiscard]] result<void> outcome_of(const fd& connecting, const std::string& numeric_host,
                                       std::uint16_t port);
+
+// "host:port", an IPv6 address in brackets: as messages, URLs and Host fields have it.
+[[nodiscard]] std::string host_and_port(std::string_view host, unsigned port);
 
 // "host:port" of the other end, for messages; "a peer that is gone" once it is not known any more.
 [[nodiscard]] std::string peer_of(int socket);

@@ -1,10 +1,9 @@
 #include "cli/gang_discovery.hpp"
 
-#include <fmt/format.h>
-
-#include <condition_variable>
 #include <utility>
 
+#include "base/socket.hpp"
+#include "base/stop_wait.hpp"
 #include "lws/pod_watch.hpp"
 
 namespace troupe::cli {
@@ -15,14 +14,8 @@ using router::gang_place;
 constexpr int looked_up = 0;  // sources
 constexpr int watched = 1;
 
-std::string authority_of(const std::string& address, std::uint16_t port) {
-  const bool colons = address.find(':') != std::string::npos;
-  return colons ? fmt::format("[{}]:{}", address, port) : fmt::format("{}:{}", address, port);
-}
-
 gang_place place_of(std::string name, const std::string& address, std::uint16_t port) {
-  return {.name = std::move(name),
-          .peer = {.addresses = {address}, .port = port, .authority = authority_of(address, port)}};
+  return {.name = std::move(name), .peer = net::peer_at(address, port)};
 }
 
 bool same(const std::vector<gang_place>& a, const std::vector<gang_place>& b) {
@@ -88,8 +81,6 @@ void gang_discovery::look_up_all(const std::stop_token& stop) {
       log_.warning(peer.error().message);
     }
   };
-  std::mutex mutex;
-  std::condition_variable_any never;
   while (!stop.stop_requested()) {
     for (const std::string& url : options_.urls) {
       look_up(url, [](const net::http_peer& peer) {
@@ -100,7 +91,7 @@ void gang_discovery::look_up_all(const std::stop_token& stop) {
       look_up("http://" + name, [](const net::http_peer& peer) {
         std::vector<gang_place> places;
         for (const std::string& address : peer.addresses) {
-          places.push_back(place_of(authority_of(address, peer.port), address, peer.port));
+          places.push_back(place_of(base::host_and_port(address, peer.port), address, peer.port));
         }
         return places;
       });
@@ -108,8 +99,7 @@ void gang_discovery::look_up_all(const std::stop_token& stop) {
     std::vector<gang_place> all;
     for (const auto& [url, places] : known) all.insert(all.end(), places.begin(), places.end());
     publish(looked_up, std::move(all));
-    std::unique_lock lock(mutex);
-    never.wait_for(lock, stop, options_.interval, [] { return false; });
+    base::wait_unless_stopped(options_.interval, stop);
   }
 }
 

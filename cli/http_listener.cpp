@@ -34,10 +34,8 @@ base::result<http_listener> listen_http(const std::string& host, std::uint16_t p
                                         bool has_keys) {
   TROUPE_TRY_VOID(check_exposure(host, has_keys));
   TROUPE_TRY(socket, base::listen_on({.host = host, .port_first = port}));
-  const bool colons = socket.host.find(':') != std::string::npos;
-  const std::string shown = colons ? "[" + socket.host + "]" : socket.host;
-  return http_listener{.socket = std::move(socket.descriptor),
-                       .url = fmt::format("http://{}:{}", shown, socket.port)};
+  std::string url = "http://" + base::host_and_port(socket.host, socket.port);
+  return http_listener{.socket = std::move(socket.descriptor), .url = std::move(url)};
 }
 
 base::result<serving::api_keys> read_api_keys(const std::string& file) {

@@ -11,6 +11,7 @@
 #include "base/signals.hpp"
 #include "cli/bounded_file.hpp"
 #include "cli/commands.hpp"
+#include "cli/event_line.hpp"
 #include "cli/gang_discovery.hpp"
 #include "cli/http_listener.hpp"
 #include "cli/yaml_config.hpp"
@@ -106,11 +107,6 @@ base::result<router::router_options> options_of(const router_flags& flags,
   return options;
 }
 
-void print_event(const std::string& json) {
-  std::printf("%s\n", json.c_str());
-  std::fflush(stdout);
-}
-
 // Until a signal; tells when the first gang is ready.
 void wait_for_end(const router::http_router& router, base::signal_source& signals) {
   constexpr int look_ms = 50;
@@ -119,7 +115,7 @@ void wait_for_end(const router::http_router& router, base::signal_source& signal
     if (::poll(&waits, 1, told ? -1 : look_ms) > 0 && signals.next()) return;
     if (!told && router.ready()) {
       told = true;
-      print_event(R"({"event":"ready"})");
+      print_event({{"event", "ready"}});
     }
   }
 }
@@ -158,7 +154,7 @@ base::result<void> route(router_flags& flags) {
   TROUPE_TRY(server, net::http_server::start(std::move(http)));
   opened.socket = {};  // the server's alone: it closes when the server stops
   router->start(*server);
-  print_event(fmt::format(R"({{"event":"listening","url":"{}"}})", opened.url));
+  print_event({{"event", "listening"}, {"url", opened.url}});
   {
     const gang_discovery gangs(flags.discovery, log, [&](std::vector<router::gang_place> places) {
       router->set_gangs(std::move(places));

@@ -14,6 +14,7 @@
 #include "base/signals.hpp"
 #include "cli/bounded_file.hpp"
 #include "cli/commands.hpp"
+#include "cli/event_line.hpp"
 #include "cli/http_listener.hpp"
 #include "cli/yaml_config.hpp"
 #include "lws/container_process.hpp"
@@ -32,11 +33,6 @@ struct run_flags {
   std::uint16_t port = 8000;
   std::string log_dir;
 };
-
-void print_event(const nlohmann::ordered_json& event) {
-  std::printf("%s\n", event.dump().c_str());
-  std::fflush(stdout);
-}
 
 base::result<lws::workload> read_file(const std::string& file) {
   TROUPE_TRY(text, read_bounded_file("--file", file, manifest_bytes_max));
@@ -208,12 +204,10 @@ class local_service {
     std::vector<router::gang_place> places;
     for (const lws::local_pod* pod : run_->pods()) {
       if (pod->who().index != 0) continue;
-      const std::string& address = pod->who().address;
-      places.push_back({.name = pod->who().name,
-                        .peer = {.addresses = {address},
-                                 .port = static_cast<std::uint16_t>(http_port_),
-                                 .authority = fmt::format("{}:{}", address, http_port_)},
-                        .terminating = pod->stopping()});
+      places.push_back(
+          {.name = pod->who().name,
+           .peer = net::peer_at(pod->who().address, static_cast<std::uint16_t>(http_port_)),
+           .terminating = pod->stopping()});
     }
     router_->set_gangs(std::move(places));
   }

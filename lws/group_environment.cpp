@@ -34,6 +34,11 @@ constexpr bool has_cut(int ranks) { return ranks == 1 || ranks == 2 || ranks == 
 
 }  // namespace
 
+bool is_set_by_lws(std::string_view variable) noexcept {
+  return variable == leader_address_variable || variable == group_size_variable ||
+         variable == worker_index_variable;
+}
+
 base::result<group_environment> read_group_environment(const variable_reader& read) {
   group_environment group;
   TROUPE_TRY(size, read_number(read, group_size_variable, {.low = 1, .high = group_size_max}));

@@ -10,6 +10,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/error.hpp"
 
@@ -21,6 +22,9 @@ inline constexpr const char* group_size_variable = "LWS_GROUP_SIZE";
 inline constexpr const char* worker_index_variable = "LWS_WORKER_INDEX";
 // Ours, from the pod's annotation leaderworkerset.sigs.k8s.io/subgroup-size by the downward API.
 inline constexpr const char* subgroup_size_variable = "TROUPE_LWS_SUBGROUP_SIZE";
+
+// Whether LWS sets it in every pod of a group.
+[[nodiscard]] bool is_set_by_lws(std::string_view variable) noexcept;
 
 // LWS has no limit of its own; a gang has at most so many nodes.
 inline constexpr int group_size_max = 64;

@@ -14,6 +14,13 @@ using std::chrono::seconds;
 
 }  // namespace
 
+const probe_spec& probe_of(const container_spec& container, probe_kind kind) {
+  const auto& probe = kind == probe_kind::startup     ? container.startup
+                      : kind == probe_kind::readiness ? container.readiness
+                                                      : container.liveness;
+  return probe.value();
+}
+
 local_pod::local_pod(pod_identity who, std::shared_ptr<const workload> of, pod_hands& hands,
                      back_off_bounds back_off)
     : who_(std::move(who)),
@@ -97,9 +104,7 @@ void local_pod::probed(std::size_t at, probe_kind kind, int life, bool good, tim
   container_state& state = states_.at(at);
   if (life != state.life || !state.running) return;  // of a former life
   const container_spec& of = container(at);
-  const probe_spec& how = kind == probe_kind::startup     ? *of.startup
-                          : kind == probe_kind::readiness ? *of.readiness
-                                                          : *of.liveness;
+  const probe_spec& how = probe_of(of, kind);
   probe_state& probe = state_of(state, kind);
   probe.asked = false;
   probe.next = now + seconds(how.period_s);

@@ -31,6 +31,9 @@ struct pod_identity {
 
 enum class probe_kind : std::uint8_t { startup, readiness, liveness };
 
+// One that the container has.
+[[nodiscard]] const probe_spec& probe_of(const container_spec& container, probe_kind kind);
+
 class local_pod;
 
 class pod_hands {

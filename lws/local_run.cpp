@@ -205,9 +205,7 @@ void local_run::look_at_children(time_point now) {
 
 void local_run::probe(local_pod& pod, std::size_t container, probe_kind kind) {
   const container_spec& of = pod.container(container);
-  const probe_spec& how = kind == probe_kind::startup     ? *of.startup
-                          : kind == probe_kind::readiness ? *of.readiness
-                                                          : *of.liveness;
+  const probe_spec& how = probe_of(of, kind);
   if (how.tcp) {
     probe_tcp(pod, container, kind, how);
   } else if (how.command.empty()) {
@@ -219,7 +217,7 @@ void local_run::probe(local_pod& pod, std::size_t container, probe_kind kind) {
 
 void local_run::probe_http(local_pod& pod, std::size_t container, probe_kind kind,
                            const probe_spec& how) {
-  const int port = port_of(pod.container(container), how.port);
+  const auto port = static_cast<std::uint16_t>(port_of(pod.container(container), how.port));
   const int life = pod.life_of(container);
   const auto status = std::make_shared<int>(0);
   const auto report = [this, number = pod.who().number, container, kind, life,
@@ -230,9 +228,7 @@ void local_run::probe_http(local_pod& pod, std::size_t container, probe_kind kin
                   steady_clock::now());
   };
   const auto begun =
-      pool_.call({.peer = {.addresses = {pod.who().address},
-                           .port = static_cast<std::uint16_t>(port),
-                           .authority = fmt::format("{}:{}", pod.who().address, port)},
+      pool_.call({.peer = net::peer_at(pod.who().address, port),
                   .target = how.path,
                   .patience = seconds(how.timeout_s)},
                  {.head = [status](const net::http_reply& head) { *status = head.status; },

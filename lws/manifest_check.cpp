@@ -2,7 +2,6 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <array>
 #include <cctype>
 #include <charconv>
 #include <string_view>
@@ -202,9 +201,6 @@ base::result<void> check_extras(const manifest_options& options) {
   return {};
 }
 
-constexpr std::array<std::string_view, 3> owned_by_lws = {
-    leader_address_variable, group_size_variable, worker_index_variable};
-
 base::result<void> check_environment(const manifest_options& options) {
   constexpr const char* path = "spec.leaderWorkerTemplate.workerTemplate.spec.containers[0].env";
   for (const std::string& entry : options.environment) {
@@ -212,7 +208,7 @@ base::result<void> check_environment(const manifest_options& options) {
     if (name.empty() || name.size() == entry.size()) {
       return refuse(path, "\"{}\"; wanted NAME=VALUE", entry);
     }
-    if (std::find(owned_by_lws.begin(), owned_by_lws.end(), name) != owned_by_lws.end()) {
+    if (is_set_by_lws(name)) {
       return refuse(path, "{} is set by LWS in every pod of a group", name);
     }
   }

@@ -3,8 +3,6 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <array>
-#include <string_view>
 
 #include "base/base64.hpp"
 #include "lws/group_environment.hpp"
@@ -92,9 +90,7 @@ class pod_reader {
   variable_spec read_variable(yaml_fields& fields) {
     variable_spec made{.name = fields.text("name"), .value = fields.text("value")};
     if (made.name.empty()) fields.refuse("name", "a variable needs one");
-    constexpr std::array<std::string_view, 3> owned_by_lws = {
-        leader_address_variable, group_size_variable, worker_index_variable};
-    if (std::ranges::find(owned_by_lws, made.name) != owned_by_lws.end()) {
+    if (is_set_by_lws(made.name)) {
       fields.refuse("name", made.name + " is set by LWS in every pod of a group");
     }
     if (!fields.has("valueFrom")) return made;

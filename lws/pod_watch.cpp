@@ -3,8 +3,8 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <mutex>
+
+#include "base/stop_wait.hpp"
 
 namespace troupe::lws {
 namespace {
@@ -18,13 +18,6 @@ constexpr seconds watch_time{300};
 constexpr seconds watch_margin{15};
 constexpr milliseconds pause_min{500};
 constexpr milliseconds pause_max{30'000};
-
-void wait(milliseconds time, const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-}
 
 }  // namespace
 
@@ -66,11 +59,12 @@ void watch_pods(const kubernetes_api& api, const std::string& label_selector,
     if (done) {
       pause = pause_min;
       // A server that ends every watch at once is not asked in a circle.
-      if (watched && std::chrono::steady_clock::now() - begin < pause_min) wait(pause_min, stop);
+      if (watched && std::chrono::steady_clock::now() - begin < pause_min)
+        base::wait_unless_stopped(pause_min, stop);
       continue;
     }
     failed(done.error());
-    wait(pause, stop);
+    base::wait_unless_stopped(pause, stop);
     pause = std::min(pause * 2, pause_max);
   }
 }

@@ -30,6 +30,7 @@
 #include <utility>
 
 #include "net/http_syntax.hpp"
+#include "net/reply_head.hpp"
 #include "net/request_head.hpp"
 
 namespace troupe::net {
@@ -225,20 +226,8 @@ class exchange {
     socket().close(ignored);
   }
 
-  static http_reply head_of(const response_parser& parser) {
-    http_reply reply;
-    reply.status = static_cast<int>(parser.get().result_int());
-    for (const auto& field : parser.get().base()) {
-      const auto name = field.name_string();
-      const auto value = field.value();
-      reply.headers.emplace_back(lower({name.data(), name.size()}),
-                                 std::string(value.data(), value.size()));
-    }
-    return reply;
-  }
-
   base::result<http_reply> receive_body(response_parser& parser, const http_stream_calls& calls) {
-    http_reply reply = head_of(parser);
+    http_reply reply = head_of(parser.get().base());
     if (calls.head && !calls.head(reply)) return failed(cancelled, false, "the caller ended it");
     std::array<char, piece_bytes_max> piece;
     while (!parser.is_done()) {

@@ -22,6 +22,7 @@
 
 #include "base/socket.hpp"
 #include "net/http_syntax.hpp"
+#include "net/reply_head.hpp"
 #include "net/request_head.hpp"
 
 namespace troupe::net {
@@ -53,18 +54,6 @@ struct kept_connection {
 };
 
 using connection_ptr = std::unique_ptr<kept_connection>;
-
-http_reply head_of(const http::response_header<>& parsed) {
-  http_reply reply;
-  reply.status = static_cast<int>(parsed.result_int());
-  for (const auto& field : parsed) {
-    const auto name = field.name_string();
-    const auto value = field.value();
-    reply.headers.emplace_back(lower({name.data(), name.size()}),
-                               std::string(value.data(), value.size()));
-  }
-  return reply;
-}
 
 }  // namespace
 
@@ -163,11 +152,15 @@ class running_call final : public pool_call, public std::enable_shared_from_this
         });
   }
 
-  void send() {
+  void expect_head() {
     parser_.emplace();
     parser_->header_limit(static_cast<std::uint32_t>(pool_->options().head_bytes_max));
     parser_->body_limit(boost::none);
     parser_->skip(request_.method == "HEAD");
+  }
+
+  void send() {
+    expect_head();
     const std::array<asio::const_buffer, 2> bytes = {
         asio::buffer(head_), request_.body ? asio::buffer(*request_.body) : asio::const_buffer()};
     asio::async_write(connection_->socket, bytes,
@@ -188,9 +181,7 @@ class running_call final : public pool_call, public std::enable_shared_from_this
     if (error) return fail(error, "reading the answer's header");
     if (parser_->get().result_int() / 100 == 1) {
       if (++interim_ > interim_answers_max) return fail(http::error::bad_status, "reading answers");
-      parser_.emplace();
-      parser_->header_limit(static_cast<std::uint32_t>(pool_->options().head_bytes_max));
-      parser_->body_limit(boost::none);
+      expect_head();
       return read_head();
     }
     if (calls_.head) calls_.head(head_of(parser_->get().base()));
@@ -288,6 +279,10 @@ class running_call final : public pool_call, public std::enable_shared_from_this
 };
 
 }  // namespace
+
+http_peer peer_at(const std::string& address, std::uint16_t port) {
+  return {.addresses = {address}, .port = port, .authority = base::host_and_port(address, port)};
+}
 
 base::result<http_peer> look_up(const http_url& url) {
   if (url.tls) {

@@ -1,13 +1,12 @@
 // Calls to other HTTP/1.1 servers on a loop: many at once, their answers piece by piece, over
 // connections that are kept for the next call. What a proxy and a load generator are made of.
 //
-//   auto pool = std::make_shared<net::http_pool>(loop, net::http_pool_options{});
-//   TROUPE_TRY(call, pool->call({.peer = peer, .target = "/ready"}, {.end = [](auto error)
-//   {...}})); call->cancel();                      // closes the connection: the server sees that
-//   we left
+//   net::http_pool pool(loop, {});
+//   TROUPE_TRY(call, pool.call({.peer = peer, .target = "/ready"}, {.end = on_end}));
+//   call->cancel();  // closes the connection: the server sees that we left
 //
-// Everything on the loop's thread, or before it turns; no call blocks. Names are not looked up
-// here.
+// Everything on the loop's thread, or before it turns; no call blocks. Names are not looked up in
+// calls.
 #pragma once
 
 #include <chrono>
@@ -33,6 +32,9 @@ struct http_peer {
   std::uint16_t port = 0;
   std::string authority;  // the Host field; peers with equal ones share connections
 };
+
+// The peer at one numeric address.
+[[nodiscard]] http_peer peer_at(const std::string& address, std::uint16_t port);
 
 // Blocks as long as the resolver does.
 // Errors: not_found (no such name), unavailable (no resolver), unimplemented (https).

@@ -48,8 +48,7 @@ std::shared_ptr<gang> gang_table::choose(routing_policy& policy, const request_t
     if (!one->takes() || !one->serves(request.model)) continue;
     if (std::ranges::find(tried, one) != tried.end()) continue;
     candidates.push_back(one);
-    loads.push_back(
-        {.name_hash = hash_of(one->place.name), .outstanding_tokens = one->outstanding_tokens});
+    loads.push_back({.name_hash = one->name_hash, .outstanding_tokens = one->outstanding_tokens});
   }
   if (candidates.empty()) return nullptr;
   return candidates.at(policy.choose(loads, request));

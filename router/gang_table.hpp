@@ -37,6 +37,7 @@ struct gang {
   using time_point = std::chrono::steady_clock::time_point;
 
   gang_place place;
+  std::uint64_t name_hash = hash_of(place.name);
   bool found = true;  // by the last discovery
   bool ready = false;
   std::string why_not = "not asked yet";

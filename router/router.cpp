@@ -62,7 +62,8 @@ class http_router::impl final : public request_host {
     const bool open = (probe && (options_.open_metrics || request.loopback)) || path == "/health" ||
                       path == "/version";
     if (!open && !options_.keys.admits(request.header("authorization"))) {
-      return refuse(*response, serving::error_of_status(401, "send an API key of this router"));
+      return serving::send_error(*response,
+                                 serving::error_of_status(401, "send an API key of this router"));
     }
     const bool reads = request.method == "GET" || request.method == "HEAD";
     if (reads && path == "/health") return answer(*response, 200, R"({"status":"ok"})");
@@ -72,17 +73,17 @@ class http_router::impl final : public request_host {
       return answer(*response, 200, fmt::format(R"({{"version":"{}"}})", options_.version));
     }
     if (!is_proxied(path)) {
-      return refuse(*response,
-                    serving::error_of_status(404,
-                                             "no such path; this router has /v1/..., /tokenize, "
-                                             "/detokenize, /health, /ready, /metrics, /version"));
+      return serving::send_error(
+          *response, serving::error_of_status(404,
+                                              "no such path; this router has /v1/..., /tokenize, "
+                                              "/detokenize, /health, /ready, /metrics, /version"));
     }
     if (draining_.load()) {
       serving::api_error error = base::error{base::error_code::unavailable,
                                              "this router is shutting down; ask another", "router"};
       error.retry_after_s = drain_retry_after_s;
       error.close = true;
-      return refuse(*response, error);
+      return serving::send_error(*response, error);
     }
     if (reads && path == "/v1/models" && models(*response)) return;
     forward(std::move(request), std::move(response));
@@ -112,15 +113,13 @@ class http_router::impl final : public request_host {
   static void answer(net::response& to, int status, std::string body) {
     to.send(status, {{"content-type", "application/json"}}, std::move(body));
   }
-  static void refuse(net::response& to, const serving::api_error& error) {
-    serving::send_error(to, error);
-  }
 
   void forward(net::http_request request, std::shared_ptr<net::response> response) {
     if (bodies_bytes_ + request.body.size() > options_.bodies_bytes_max) {
-      return refuse(*response, base::error{base::error_code::resource_exhausted,
-                                           "too many bytes of requests are open: try again later",
-                                           "router", true});
+      return serving::send_error(
+          *response,
+          base::error{base::error_code::resource_exhausted,
+                      "too many bytes of requests are open: try again later", "router", true});
     }
     request_traits traits =
         read_traits(request.body, request.header("x-session-id"), options_.traits);
@@ -130,7 +129,7 @@ class http_router::impl final : public request_host {
                            traits.model.substr(0, 200)));
       error.code = "model_not_found";
       error.param = "model";
-      return refuse(*response, error);
+      return serving::send_error(*response, error);
     }
     std::vector<net::header_field> headers = std::move(request.headers);
     if (!options_.gang_authorization.empty()) {

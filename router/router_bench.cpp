@@ -72,9 +72,8 @@ class stand_in_gang {
   }
 
   [[nodiscard]] router::gang_place place() const {
-    const std::string name = fmt::format("127.0.0.1:{}", listening_.port);
-    return {.name = name,
-            .peer = {.addresses = {"127.0.0.1"}, .port = listening_.port, .authority = name}};
+    const net::http_peer peer = net::peer_at("127.0.0.1", listening_.port);
+    return {.name = peer.authority, .peer = peer};
   }
 
  private:
@@ -149,11 +148,7 @@ class bench_router {
     server_->post([&] { used.set_value(cpu_seconds()); });
     return used.get_future().get();
   }
-  [[nodiscard]] net::http_peer peer() const {
-    return {.addresses = {"127.0.0.1"},
-            .port = listening_.port,
-            .authority = fmt::format("127.0.0.1:{}", listening_.port)};
-  }
+  [[nodiscard]] net::http_peer peer() const { return net::peer_at("127.0.0.1", listening_.port); }
 
  private:
   base::logger log_;

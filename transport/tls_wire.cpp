@@ -1,6 +1,7 @@
 #include "transport/tls_wire.hpp"
 
 #include "base/check.hpp"
+#include "base/socket.hpp"
 #include "transport/arguments.hpp"
 
 #include <fmt/format.h>
@@ -52,11 +53,7 @@ bool starts_with(std::span<const std::byte> bytes, std::string_view text) noexce
 
 }  // namespace
 
-std::string to_string(const endpoint& at) {
-  const bool brackets = at.host.find(':') != std::string::npos;
-  return brackets ? fmt::format("[{}]:{}", at.host, at.port)
-                  : fmt::format("{}:{}", at.host, at.port);
-}
+std::string to_string(const endpoint& at) { return base::host_and_port(at.host, at.port); }
 
 data_plane_address encode(const endpoint& at) {
   TROUPE_CHECK(!at.host.empty() && at.host.size() <= host_bytes_max);

@@ -9,7 +9,8 @@
 // whole log here (prompt, parameters, tokens so far) and goes on from it in the next epoch, with
 // the token that would have come. It ends instead when that epoch does not come in time, computes
 // by other numerics, or when a second gang is lost without a token of it: it may be what kills
-// them. A pure machine: no clock, no thread, no I/O. One step of the engine is asked for at most.
+// them.
+// A pure machine: no clock, no thread, no I/O. One step of the engine is asked for at most.
 //
 //   leader_machine leader({.canary_token_id = 0});
 //   for (leader_effect& effect : leader.step(leader_event::submitted{id, request}, now)) ...
@@ -214,7 +215,7 @@ class leader_machine {
   const leader_options options_;
   phase phase_ = phase::waiting;
   base::epoch_id epoch_;
-  std::string numerics_;  // of the last epoch that computed
+  std::string numerics_;  // of the last epoch
   bool draining_ = false;
   bool drained_said_ = false;
   bool stepping_ = false;

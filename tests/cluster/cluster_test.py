@@ -172,13 +172,7 @@ class GangsOnACluster(unittest.TestCase):
         client = threading.Thread(target=ask_all_the_time)
         client.start()
         try:
-            code, text, error = self.cluster.manifest(
-                "--name", "rolling", "--replicas", "2", "--cpus", "1", "--drain-timeout", "30",
-                "--env", "VERSION=2")
-            self.assertEqual(code, 0, error)
-            self.cluster.control.kubectl("apply", "-f", "-", text=text)
-
-            wait_until("all pods new and ready", lambda: self.are_new(gangs, before), 240)
+            self.roll("rolling", gangs, before)
         finally:
             over.set()
             client.join()
@@ -186,11 +180,19 @@ class GangsOnACluster(unittest.TestCase):
         self.assertGreater(done[0], 10)
         self.expect_answer(gangs, "rolling-0")
 
-    @staticmethod
-    def are_new(gangs, before):
-        pods = gangs.pods()
-        return set(pods) == set(before) and all(
-            pods[p][0] != before[p][0] and pods[p][1] for p in pods)
+    def roll(self, name, gangs, before):
+        """To another version, until every pod is a new one and ready."""
+        code, text, error = self.cluster.manifest(
+            "--name", name, "--replicas", "2", "--cpus", "1", "--drain-timeout", "30",
+            "--env", "VERSION=2")
+        self.assertEqual(code, 0, error)
+        self.cluster.control.kubectl("apply", "-f", "-", text=text)
+
+        def are_new():
+            pods = gangs.pods()
+            return set(pods) == set(before) and all(
+                pods[p][0] != before[p][0] and pods[p][1] for p in pods)
+        wait_until("all pods new and ready", are_new, 240)
 
     def test_lose_no_request_behind_a_router(self):
         """Pods are killed and replaced; each answer comes, whole, from the one address."""
@@ -219,12 +221,7 @@ class GangsOnACluster(unittest.TestCase):
                 wait_until("a restart", lambda pod=pod: gangs.pods()[pod][2] == 1)
                 gangs.wait_ready(4)
             more()
-            code, text, error = self.cluster.manifest(
-                "--name", "routed", "--replicas", "2", "--cpus", "1", "--drain-timeout", "30",
-                "--env", "VERSION=2")
-            self.assertEqual(code, 0, error)
-            self.cluster.control.kubectl("apply", "-f", "-", text=text)
-            wait_until("all pods new and ready", lambda: self.are_new(gangs, before), 240)
+            self.roll("routed", gangs, before)
             more()
         finally:
             over.set()

@@ -16,10 +16,7 @@ namespace {
 using namespace test;  // NOLINT(google-build-using-namespace): the rig of these tests
 using base::error_code;
 
-http_peer peer_at(std::uint16_t port) {
-  return {
-      .addresses = {"127.0.0.1"}, .port = port, .authority = "127.0.0.1:" + std::to_string(port)};
-}
+http_peer peer_at(std::uint16_t port) { return net::peer_at("127.0.0.1", port); }
 
 struct outcome {
   http_reply reply;
@@ -214,6 +211,30 @@ TEST(HttpPool, TriesEveryAddress) {
                 .error()
                 .code,
             error_code::invalid_argument);
+}
+
+// The length in the answer to HEAD is that of a body which does not come, after an interim answer
+// too.
+TEST(HttpPool, WaitsForNoBodyOfAHead) {
+  auto listening = base::listen_on({.host = "127.0.0.1"});
+  ASSERT_TRUE(listening);
+  std::thread server([&] {
+    const base::fd client(::accept4(listening->descriptor.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    std::array<char, 4096> bytes;
+    if (::recv(client.get(), bytes.data(), bytes.size(), 0) <= 0) return;
+    const std::string answer =
+        "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
+    ::send(client.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
+    ::recv(client.get(), bytes.data(), bytes.size(), 0);  // until the client closes
+  });
+  {
+    pool_rig clients;
+    const outcome of = clients.fetch(
+        {.peer = peer_at(listening->port), .method = "HEAD", .patience = milliseconds(2000)});
+    EXPECT_FALSE(of.error) << of.error->message;
+    EXPECT_EQ(of.reply.status, 200);
+  }
+  server.join();
 }
 
 TEST(HttpPool, BoundsAHead) {

@@ -14,6 +14,10 @@ namespace {
 using namespace test;  // NOLINT(google-build-using-namespace): the stand-ins of these tests
 using nlohmann::json;
 
+// As a client writes it that the test can hold up, or take away.
+const std::string small_post =
+    "POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}";
+
 void answer_well(const net::http_request& request, const response_ptr& to) {
   to->send(200, {{"content-type", "application/json"}}, "answer to " + request.body);
 }
@@ -282,7 +286,7 @@ TEST(Router, NoMoreWaitThanMay) {
   options.waiting_max = 1;
   routed router(std::move(options));
   net::test::raw_client waits(router.listening.port);
-  waits.send("POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}");
+  waits.send(small_post);
   EXPECT_TRUE(eventually([&] { return router.metric("troupe_router_waiting_requests") == 1.0; }));
   EXPECT_EQ(router.ask()->status, 503);
   waits.close();  // and the place is free
@@ -342,7 +346,7 @@ TEST(Router, AGangIsToldThatItsClientHasGone) {
   router.find({gang.place("g")});
   ASSERT_TRUE(router.ready());
   net::test::raw_client client(router.listening.port);
-  client.send("POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}");
+  client.send(small_post);
   client.read_until("\"text\":\"a\"");
   client.close();
   EXPECT_TRUE(eventually([&] { return gang.left == 1; }));
@@ -361,7 +365,7 @@ TEST(Router, ReadsNoFasterThanItsClient) {
   router.find({gang.place("g")});
   ASSERT_TRUE(router.ready());
   net::test::raw_client client(router.listening.port);
-  client.send("POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}");
+  client.send(small_post);
   const response_ptr from = net::test::kept(opened);
   const std::string piece = event(std::string(60'000, 'x'));
   std::size_t written = 0;
@@ -392,7 +396,7 @@ TEST(Router, SendsNothingNewToAGangThatGoes) {
   router.find({goes.place("a")});
   ASSERT_TRUE(router.ready());
   net::test::raw_client client(router.listening.port);
-  client.send("POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}");
+  client.send(small_post);
   const response_ptr open = net::test::kept(opened);
   gang_place terminating = goes.place("a");
   terminating.terminating = true;

@@ -41,10 +41,7 @@ class stand_in_gang {
   std::string models = R"({"data":[{"id":"m","object":"model"}]})";
 
   [[nodiscard]] gang_place place(const std::string& name) const {
-    return {.name = name,
-            .peer = {.addresses = {"127.0.0.1"},
-                     .port = server_.listening.port,
-                     .authority = "127.0.0.1:" + std::to_string(server_.listening.port)}};
+    return {.name = name, .peer = net::peer_at("127.0.0.1", server_.listening.port)};
   }
   // Nobody listens there any more.
   void stop() {
