@@ -74,6 +74,7 @@ struct plan {
   std::int64_t rows = 0;
   std::int64_t chunk_rows = 0;
   std::int64_t group_blocks = 1;
+  int threads = 1;
   std::int64_t groups = 0;
   float* sums = nullptr;
   std::int64_t sums_per_level = 0;
@@ -161,8 +162,10 @@ struct task {
   panel work;
   std::int64_t first_row = 0;  // within the slab
   std::int64_t first_output = 0;
-  std::int64_t outputs = 0;  // real ones
-  float* levels = nullptr;   // partial sums of the tree
+  std::int64_t outputs = 0;          // real ones
+  float* levels = nullptr;           // partial sums of the tree
+  const std::byte* end = nullptr;    // of the first block's weights
+  const std::byte* after = nullptr;  // weights of the task that this thread likely takes next
 
   [[nodiscard]] std::int64_t width() const { return work.blocks * tile_outputs; }
 };
@@ -176,9 +179,10 @@ std::int64_t steps_of_panel(const plan& plan, std::int64_t steps, std::int64_t s
   return divide_up(steps, std::max<std::int64_t>(1, panels));
 }
 
-// The products of one run, panel by panel, into `sums`, the last panel into `target`. Leaves `work`
-// at the start of the next run.
-void sum_run(const plan& plan, std::int64_t steps, float* sums, float_rows target, panel& work) {
+// The products of one run, panel by panel, into `sums`, the last panel into `target`. Leaves
+// `of.work` at the start of the next run.
+void sum_run(const plan& plan, std::int64_t steps, float* sums, float_rows target, task& of) {
+  panel& work = of.work;
   const std::int64_t step_bytes = plan.step_inputs * tile_outputs *
                                   static_cast<std::int64_t>(size_of(plan.args.weights->type()));
   const std::int64_t steps_max = steps_of_panel(plan, steps, work.blocks * step_bytes);
@@ -189,9 +193,11 @@ void sum_run(const plan& plan, std::int64_t steps, float* sums, float_rows targe
     const bool last = done + work.steps == steps;
     work.target = last ? target.first : sums;
     work.target_stride = last ? target.stride : work.sums_stride;
+    const std::byte* const end = work.weights + work.steps * step_bytes;
+    work.next_weights = end == of.end ? of.after : end;
     plan.with.run(work);
     work.input += work.steps * work.input_step_bytes;
-    work.weights += work.steps * step_bytes;
+    work.weights = end;
     work.resume = true;
   }
 }
@@ -212,7 +218,7 @@ void sum_tree(const plan& plan, task& of) {
     if (begin == end) {
       std::fill_n(level, cells, 0.0F);
     } else {
-      sum_run(plan, divide_up(end - begin, plan.step_inputs), level, {level, of.width()}, of.work);
+      sum_run(plan, divide_up(end - begin, plan.step_inputs), level, {level, of.width()}, of);
     }
     begin = end;
     for (unsigned bits = runs_done; (bits & 1U) != 0; bits >>= 1) {
@@ -252,13 +258,15 @@ void run_task(const plan& plan, std::int64_t index, int thread) {
   work.weights = weights.block(first_block);
   work.block_bytes = static_cast<std::int64_t>(weights.bytes()) / blocks;
   work.blocks = std::min(plan.group_blocks, blocks - first_block);
+  own.end = work.weights + work.block_bytes;
+  own.after = weights.block(std::min(first_block + plan.threads * plan.group_blocks, blocks - 1));
   work.sums_stride = own.width();
   own.outputs = std::min(own.width(), weights.outputs() - own.first_output);
   const bool straight_to_output = weights.run_ends().size() == 1 && weights.inputs() > 0 &&
                                   plan.args.bias.empty() && own.outputs == own.width();
   if (straight_to_output) {
     sum_run(plan, divide_up(weights.inputs(), plan.step_inputs), own.levels, output_of(plan, own),
-            work);
+            own);
     return;
   }
   sum_tree(plan, own);
@@ -287,6 +295,7 @@ void multiply_slab(plan& plan, thread_pool& pool, matmul_scratch::memory& memory
   const std::int64_t chunks = divide_up(plan.rows, plan.chunk_rows);
   const std::int64_t blocks = divide_up(weights.outputs(), tile_outputs);
   plan.group_blocks = choose_group(plan, blocks, tasks_per_thread * pool.threads());
+  plan.threads = pool.threads();
   plan.groups = divide_up(blocks, plan.group_blocks);
   plan.sums_per_level = std::min(plan.rows, plan.chunk_rows) * plan.group_blocks * tile_outputs;
   ensure(memory.sums, pool.threads() * levels_max * plan.sums_per_level * 4);

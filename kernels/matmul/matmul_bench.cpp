@@ -99,7 +99,7 @@ void register_shape(const machine_peaks& peaks, const char* name, shape of) {
 }  // namespace
 
 void register_matmul_benchmarks(const machine_peaks& peaks) {
-  for (const std::int64_t rows : {1, 16}) {
+  for (const std::int64_t rows : {1, 4, 8, 16, 32}) {
     register_shape(peaks, "decode", {.rows = rows, .inputs = 1024, .outputs = 3072});
     register_shape(peaks, "decode", {.rows = rows, .inputs = 3072, .outputs = 1024, .runs = 8});
     register_shape(peaks, "decode", {.rows = rows, .inputs = 1024, .outputs = 6144});

@@ -25,9 +25,10 @@ struct panel {
   std::int64_t rows = 0;
   const std::byte* weights = nullptr;  // first block, first step
   std::int64_t block_bytes = 0;
-  std::int64_t blocks = 0;  // of 16 outputs, 1 .. block_max
-  std::int64_t steps = 0;   // of 32 inputs; of one input for float32 weights
-  float* sums = nullptr;    // of the panels before
+  std::int64_t blocks = 0;                  // of 16 outputs, 1 .. block_max
+  const std::byte* next_weights = nullptr;  // likely the next panel's: for fetching ahead only
+  std::int64_t steps = 0;                   // of 32 inputs; of one input for float32 weights
+  float* sums = nullptr;                    // of the panels before
   std::int64_t sums_stride = 0;
   bool resume = false;
   float* target = nullptr;  // the sums themselves, or rows of the output
