@@ -6,11 +6,29 @@
 
 namespace troupe::cli {
 
+namespace {
+
+// Without what scales take, but for int4's.
+double layer_weight_bytes(const kernels::numerics_profile& profile) {
+  switch (profile.kept) {
+    case kernels::quantisation::float8_blocks:
+    case kernels::quantisation::int8_runs:
+      return 1.0;
+    case kernels::quantisation::int4_groups:
+      return 0.5625;  // 4 bits, and 16 for each group of 32
+    case kernels::quantisation::none:
+      break;
+  }
+  return static_cast<double>(size_of(profile.weights));
+}
+
+}  // namespace
+
 work_model::work_model(const models::model_config& config, const kernels::numerics_profile& profile)
-    : bytes_per_output_weight_(static_cast<double>(size_of(profile.weights))),
+    : bytes_per_layer_weight_(layer_weight_bytes(profile)),
+      bytes_per_output_weight_(
+          is_integer(profile.kept) ? 1.0 : static_cast<double>(size_of(profile.weights))),
       bytes_per_kv_element_(static_cast<double>(size_of(profile.kv_cache))) {
-  const bool float8 = profile.kept == kernels::quantisation::float8_blocks;
-  bytes_per_layer_weight_ = float8 ? 1.0 : bytes_per_output_weight_;
   for (const auto& window : config.sliding_window) windows_.push_back(window.value_or(0));
   const auto layers = static_cast<double>(config.num_hidden_layers);
   const auto hidden = static_cast<double>(config.hidden_size);

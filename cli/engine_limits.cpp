@@ -138,12 +138,19 @@ engine::engine_options engine_options_of(const model_flags& flags, const opened_
 }
 
 std::uint64_t packed_bytes(const opened_model& opened) {
-  const bool keeps_float8 = opened.profile.kept == kernels::quantisation::float8_blocks;
+  using enum kernels::quantisation;
+  const kernels::quantisation kept = opened.profile.kept;
   std::uint64_t bytes = 0;
   for (const models::tensor_info& tensor : opened.files.tensors()) {
-    const bool kept = keeps_float8 && tensor.dtype == models::stored_dtype::float8_e4m3;
     const std::uint64_t elements = tensor.bytes / std::max<std::size_t>(1, size_of(tensor.dtype));
-    bytes += elements * (kept ? 1 : size_of(opened.profile.weights));
+    const bool float8 = kept == float8_blocks && tensor.dtype == models::stored_dtype::float8_e4m3;
+    if (kept == int8_runs || float8) {
+      bytes += elements;
+    } else if (kept == int4_groups) {
+      bytes += elements * 9 / 16;  // four bits, and a scale of 16 for each 32
+    } else {
+      bytes += elements * size_of(opened.profile.weights);
+    }
   }
   return bytes;
 }

@@ -32,7 +32,7 @@ std::vector<std::string> profiles(const opened_model& opened) {
   for (const auto path : kernels::supported_paths(opened.profile.weights)) {
     kernels::numerics_profile profile = opened.profile;
     profile.path = path;
-    profile.kept = kernels::quantisation::none;
+    if (!is_integer(profile.kept)) profile.kept = kernels::quantisation::none;
     names.push_back(to_string(profile));
   }
   if (opened.devices > 0) names.insert(names.begin(), to_string(opened.profile));
@@ -67,7 +67,7 @@ void print_json(const opened_model& opened, const std::vector<layout_report>& la
                                    {"head_dim", config.head_dim},
                                    {"vocab_size", config.vocab_size},
                                    {"max_position_embeddings", config.max_position_embeddings},
-                                   {"dtype", to_string(opened.profile.weights)},
+                                   {"dtype", weights_name(opened.profile)},
                                    {"numerics", to_string(opened.profile)},
                                    {"numerics_available", profiles(opened)}};
   output["layouts"] = nlohmann::ordered_json::array();

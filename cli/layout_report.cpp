@@ -25,6 +25,7 @@ base::result<layout_report> report_layout(const opened_model& opened, const mode
                                   .pool = nullptr,
                                   .plan_only = true,
                                   .plan_for_device = opened.devices > 0,
+                                  .round_to = opened.profile.kept,
                                   .progress = {}});
     TROUPE_TRY(planned, models::load({reader, opened.config, where}));
     const engine::rank_scratch scratch{.config = opened.config,

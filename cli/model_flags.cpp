@@ -45,18 +45,20 @@ void add_engine_flags(CLI::App& parser, model_flags& flags) {
       ->capture_default_str();
 }
 
-base::result<dtype> resolve_dtype(const model_flags& flags, const models::model_config& config) {
+dtype resolve_dtype(const model_flags& flags, const models::model_config& config) {
   if (flags.dtype == "float32") return dtype::float32;
-  if (flags.dtype == "bfloat16") return dtype::bfloat16;
-  if (flags.dtype != "auto") {
-    return base::fail(
-        base::error_code::unimplemented, "cli",
-        "--dtype " + flags.dtype + " is not in this build yet; auto, float32 and bfloat16 are");
-  }
+  if (flags.dtype != "auto") return dtype::bfloat16;
   // A float16 checkpoint runs as bfloat16, which has no kernel-side range to overflow; so does a
   // float8 one.
   if (config.quantization) return dtype::bfloat16;
   return config.dtype == "float32" ? dtype::float32 : dtype::bfloat16;
+}
+
+// What matrices are rounded to; activations between them are bfloat16.
+kernels::quantisation resolve_rounding(const model_flags& flags) {
+  if (flags.dtype == "int8") return kernels::quantisation::int8_runs;
+  if (flags.dtype == "int4") return kernels::quantisation::int4_groups;
+  return kernels::quantisation::none;
 }
 
 base::result<kernels::instruction_path> resolve_path(const model_flags& flags, dtype type) {
@@ -78,6 +80,16 @@ base::result<std::optional<kernels::cuda_probe>> resolve_device(const model_flag
                                                                 std::string& why_cpu) {
   const auto named = kernels::parse_instruction_path(flags.numerics);
   if (flags.device == "cpu" || (named && !on_cuda(*named))) {
+    return std::optional<kernels::cuda_probe>{};
+  }
+  if (is_integer(resolve_rounding(flags))) {
+    if (flags.device == "cuda" || named) {
+      return base::fail(base::error_code::unimplemented, "cli",
+                        "--dtype " + flags.dtype +
+                            " is computed on the CPU only: take bfloat16 or an FP8 checkpoint on "
+                            "a GPU, or --device cpu");
+    }
+    why_cpu = flags.dtype + " is computed on the CPU only";
     return std::optional<kernels::cuda_probe>{};
   }
   auto probe = computes ? kernels::probe_cuda() : kernels::probe_cuda_apart();
@@ -117,7 +129,9 @@ void add_model_flags(CLI::App& parser, model_flags& flags) {
       ->capture_default_str();
   parser.add_option("--threads-per-rank", flags.threads_per_rank, "[cores / ranks]")
       ->check(CLI::Range(1, 1024));
-  parser.add_option("--dtype", flags.dtype, "weights and activations")
+  parser
+      .add_option("--dtype", flags.dtype,
+                  "weights and activations; int8, int4: weights rounded while loading")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16", "int8", "int4"}))
       ->capture_default_str();
   parser.add_option("--kv-cache-dtype", flags.kv_cache_dtype, "K and V; auto: the weights'")
@@ -166,7 +180,7 @@ base::result<opened_model> open_model(const model_flags& flags, std::optional<in
   const int ranks = flags.tensor_parallel_size * flags.pipeline_parallel_size;
   TROUPE_TRY_VOID(models::check_placement(
       config, {.tp_size = flags.tensor_parallel_size, .pp_size = flags.pipeline_parallel_size}));
-  TROUPE_TRY(type, resolve_dtype(flags, config));
+  const dtype type = resolve_dtype(flags, config);
   std::string why_cpu;
   const bool computes = rank.has_value() || flags.ranks == "threads";
   TROUPE_TRY(cuda, resolve_device(flags, computes, why_cpu));
@@ -179,13 +193,14 @@ base::result<opened_model> open_model(const model_flags& flags, std::optional<in
   }
   TROUPE_TRY(files, flags.load_format == "dummy" ? models::random_weights(config)
                                                  : models::checkpoint::open(folder));
-  opened_model opened{.folder = folder,
-                      .files = std::move(files),
-                      .config = std::move(config),
-                      .profile = {.path = path, .weights = type, .kv_cache = type},
-                      .device = nullptr,
-                      .devices = cuda ? cuda->devices : 0,
-                      .why_cpu = std::move(why_cpu)};
+  opened_model opened{
+      .folder = folder,
+      .files = std::move(files),
+      .config = std::move(config),
+      .profile = {.path = path, .weights = type, .kv_cache = type, .kept = resolve_rounding(flags)},
+      .device = nullptr,
+      .devices = cuda ? cuda->devices : 0,
+      .why_cpu = std::move(why_cpu)};
   if (cuda && type == dtype::bfloat16 && opened.config.quantization) {
     opened.profile.kept = kernels::quantisation::float8_blocks;
   }

@@ -51,7 +51,7 @@ base::result<schemas::join_request> describe_self(const rank_parts& parts,
                  .max_num_batched_tokens = parts.model.max_num_batched_tokens,
                  .kv_blocks = limits.kv_blocks,
                  .block_size = parts.model.block_size,
-                 .weights_dtype = std::string(to_string(opened.profile.weights)),
+                 .weights_dtype = std::string(weights_name(opened.profile)),
                  .kv_cache_dtype = std::string(to_string(opened.profile.kv_cache)),
                  .data_plane = topology.data_plane};
   for (const auto path : offered_paths(opened.profile.path, parts.model.numerics != "auto",

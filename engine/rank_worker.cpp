@@ -121,6 +121,7 @@ base::result<void> rank_worker::load_weights() {
                                         .pool = &pool_,
                                         .on = options_.device,
                                         .plan_only = false,
+                                        .round_to = options_.profile.kept,
                                         .progress = options_.progress,
                                         .vitals = options_.vitals};
   if (options_.digest != nullptr) {

@@ -6,7 +6,7 @@
 
 #include <chrono>
 #include <map>
-#include <utility>
+#include <tuple>
 
 #include "kernels/machine_peak.hpp"
 
@@ -15,8 +15,8 @@ namespace troupe::kernels {
 // By threads in use.
 struct machine_peaks {
   std::map<int, double> read_gbytes;
-  std::map<std::pair<int, instruction_path>, double> float32_gflops;
-  std::map<std::pair<int, instruction_path>, double> bfloat16_gflops;
+  // int4's are int8's.
+  std::map<std::tuple<int, instruction_path, dtype, quantisation>, double> gflops;
 };
 
 // What all iterations of a benchmark took, by the wall clock.
@@ -37,6 +37,7 @@ struct bench_work {
   int threads = 1;
   instruction_path path = instruction_path::avx2;
   dtype type = dtype::float32;
+  quantisation kind = quantisation::none;
 };
 
 // Sets the counters B/s, FLOP/s and their shares of the peaks in percent.

@@ -1,6 +1,8 @@
 // kernels_bench [--benchmark_filter=matmul/decode]: every op's speed and its share of the
 // machine's.
 #include <cstdio>
+#include <string>
+#include <tuple>
 
 #include "kernels/kernels_bench.hpp"
 #include "kernels/vector_bench.hpp"
@@ -9,7 +11,6 @@ namespace troupe::kernels {
 
 void report(benchmark::State& state, const machine_peaks& peaks, const bench_work& work) {
   using benchmark::Counter;
-  const auto& gflops = work.type == dtype::float32 ? peaks.float32_gflops : peaks.bfloat16_gflops;
   const double per_second = static_cast<double>(state.iterations()) / work.seconds;
   if (work.bytes > 0) {
     const double rate = work.bytes * per_second;
@@ -18,7 +19,8 @@ void report(benchmark::State& state, const machine_peaks& peaks, const bench_wor
   }
   if (work.flops > 0) {
     const double rate = work.flops * per_second;
-    const double peak = gflops.at({work.threads, work.path});
+    const quantisation kind = is_integer(work.kind) ? quantisation::int8_runs : work.kind;
+    const double peak = peaks.gflops.at({work.threads, work.path, work.type, kind});
     state.counters["GFLOP/s"] = Counter(rate / 1e9);
     if (peak > 0) state.counters["%peak"] = Counter(rate / peak / 1e7);
   }
@@ -32,15 +34,16 @@ machine_peaks measure_peaks() {
     thread_pool pool({.threads = threads});
     peaks.read_gbytes[threads] = measure_read_bandwidth(pool);
     std::printf("%d thread(s): read %.1f GB/s", threads, peaks.read_gbytes[threads]);
-    for (const dtype type : {dtype::bfloat16, dtype::float32}) {
-      auto& gflops = type == dtype::float32 ? peaks.float32_gflops : peaks.bfloat16_gflops;
+    for (const auto& [name, type, kind] :
+         {std::tuple("bfloat16", dtype::bfloat16, quantisation::none),
+          std::tuple("int8", dtype::bfloat16, quantisation::int8_runs),
+          std::tuple("float32", dtype::float32, quantisation::none)}) {
       for (const instruction_path path : supported_paths(dtype::bfloat16)) {
-        const double l2 = measure_matmul_peak(pool, path, type);
-        const double l1 = measure_matmul_peak(pool, path, type, operand_home::l1);
-        gflops[{threads, path}] = l2;
+        const double l2 = measure_matmul_peak(pool, path, type, kind);
+        const double l1 = measure_matmul_peak(pool, path, type, kind, operand_home::l1);
+        peaks.gflops[{threads, path, type, kind}] = l2;
         std::printf("\n  %-12s %-9s %6.0f GFLOP/s (from L1 %.0f)",
-                    std::string(to_string(path)).c_str(), std::string(to_string(type)).c_str(), l2,
-                    l1);
+                    std::string(to_string(path)).c_str(), name, l2, l1);
       }
     }
     std::printf("\n");

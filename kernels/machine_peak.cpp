@@ -71,20 +71,21 @@ panel_shape shape_of(operand_home home, std::int64_t element_bytes, std::int64_t
   return shape;
 }
 
-matmul_detail::panel panel_of(const panel_shape& shape, matmul_detail::input_form form,
-                              dtype weights, std::byte* memory) {
-  const std::int64_t element_bytes = form == matmul_detail::input_form::float32_rows ? 4 : 2;
-  const bool tiles = form == matmul_detail::input_form::bfloat16_tiles;
+matmul_detail::panel panel_of(const panel_shape& shape, const matmul_detail::kernel& with,
+                              std::byte* memory) {
+  const std::int64_t element_bytes = matmul_detail::element_bytes(with.form);
+  const bool tiles = matmul_detail::is_tiles(with.form);
   matmul_detail::panel work;
   work.input = memory + shape.weight_bytes;
-  work.input_row_bytes = tiles ? tile_inputs * 2 : shape.inputs * element_bytes;
-  work.input_step_bytes = tiles ? tile_inputs * tile_outputs * 2 : 0;
+  work.input_row_bytes = tiles ? matmul_detail::tile_row_bytes : shape.inputs * element_bytes;
+  work.input_step_bytes = tiles ? matmul_detail::tile_row_bytes * tile_outputs : 0;
   work.input_tile_bytes = tile_outputs * shape.inputs * element_bytes;
   work.rows = shape.rows;
   work.weights = memory;
   work.block_bytes = shape.weight_bytes / shape.blocks;
   work.blocks = shape.blocks;
-  work.steps = weights == dtype::float32 ? shape.inputs : shape.inputs / tile_inputs;
+  work.next_weights = memory;
+  work.steps = shape.inputs / with.step_inputs;
   work.sums = reinterpret_cast<float*>(memory + shape.weight_bytes + shape.input_bytes);
   work.sums_stride = shape.blocks * tile_outputs;
   work.target = work.sums;
@@ -112,12 +113,12 @@ double measure_read_bandwidth(thread_pool& pool) {
 }
 
 double measure_matmul_peak(thread_pool& pool, instruction_path path, dtype weights,
-                           operand_home home) {
-  const matmul_detail::kernel with = matmul_detail::kernel_of(path, weights);
-  if (with.run == nullptr) return 0;
-  const std::int64_t element_bytes = with.form == matmul_detail::input_form::float32_rows ? 4 : 2;
-  const panel_shape shape =
-      shape_of(home, element_bytes, static_cast<std::int64_t>(size_of(weights)));
+                           quantisation kind, operand_home home) {
+  TROUPE_CHECK(kind == quantisation::none || kind == quantisation::int8_runs);
+  const matmul_detail::kernel with = matmul_detail::kernel_of(path, weights, kind);
+  if (with.panels.run == nullptr) return 0;
+  const panel_shape shape = shape_of(home, matmul_detail::element_bytes(with.form),
+                                     with.step_bytes / with.step_inputs / tile_outputs);
   const auto memory = buffer::allocate(static_cast<std::size_t>(shape.bytes() * pool.threads()),
                                        "the matrix product measurement");
   if (!memory) return 0;
@@ -128,19 +129,21 @@ double measure_matmul_peak(thread_pool& pool, instruction_path path, dtype weigh
   const double seconds = best_seconds(matmul_passes, [&] {
     pool.parallel_for(tasks, [&](std::int64_t, int thread) {
       const matmul_detail::panel work =
-          panel_of(shape, with.form, weights, memory->data() + thread * shape.bytes());
-      for (std::int64_t i = 0; i < repeats; ++i) with.run(work);
+          panel_of(shape, with, memory->data() + thread * shape.bytes());
+      for (std::int64_t i = 0; i < repeats; ++i) with.panels.run(work);
     });
   });
   return shape.operations() * static_cast<double>(repeats * tasks) / seconds / 1e9;
 }
 
-double measure_product_peak(thread_pool& pool, instruction_path path, dtype type) {
+double measure_product_peak(thread_pool& pool, instruction_path path, dtype type,
+                            quantisation kind) {
   constexpr std::int64_t rows = 512;
   constexpr std::int64_t inputs = 4096;
   constexpr std::int64_t outputs = 4096;
   auto ops = make_cpu_ops(path);
-  auto weights = packed_tensor::allocate({.outputs = outputs, .run_ends = {inputs}, .type = type});
+  auto weights = packed_tensor::allocate(
+      {.outputs = outputs, .run_ends = {inputs}, .type = type, .kind = kind});
   const auto input = buffer::allocate(rows * inputs * size_of(type), "the product measurement");
   const auto output = buffer::allocate(rows * outputs * sizeof(float), "the product measurement");
   if (!ops || !weights || !input || !output) return 0;

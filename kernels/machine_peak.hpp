@@ -30,7 +30,9 @@ enum class operand_home : std::uint8_t {
 // 1,890 GFLOP/s with one thread of AMX, oneDNN had reached 874 at 512 x 4096 x 4096.
 // Units: GFLOP/s. 0 where the path cannot run. `path` must be one of supported_paths(bfloat16).
 // Cost: about 50 ms.
+// `kind`: none or int8_runs, whose instructions int4 takes too.
 [[nodiscard]] double measure_matmul_peak(thread_pool& pool, instruction_path path, dtype weights,
+                                         quantisation kind = quantisation::none,
                                          operand_home home = operand_home::l2);
 
 // The rate of one whole product, 512 x 4096 x 4096, as a model would call it: packing the input,
@@ -38,6 +40,7 @@ enum class operand_home : std::uint8_t {
 // of libraries, and the denominator of `troupe bench`'s prefill share.
 // Units: GFLOP/s. 0 where the path cannot run or the memory cannot be had.
 // Cost: 50 MiB (bfloat16) and about a second.
-[[nodiscard]] double measure_product_peak(thread_pool& pool, instruction_path path, dtype type);
+[[nodiscard]] double measure_product_peak(thread_pool& pool, instruction_path path, dtype type,
+                                          quantisation kind = quantisation::none);
 
 }  // namespace troupe::kernels

@@ -34,6 +34,25 @@ bool has_avx512() {
 
 bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
+// Source: Intel manual, CPUID, leaves 7.0 (EDX) and 7.1 (EAX).
+bool has_amx_int8_bit() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & 1U << 25) != 0;
+}
+
+bool has_avx_vnni_bit() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & 1U << 4) != 0;
+}
+
+bool has_avx512_vnni_bit() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
 // The CPU's bits, then the kernel's word: tile data is off in every process until asked for.
 // Source: Linux, Documentation/arch/x86/xstate.rst.
 bool has_amx_bf16() {
@@ -70,6 +89,9 @@ bool runs_here(instruction_path path) {
 
 #else
 bool runs_here(instruction_path) { return false; }
+bool has_amx_int8_bit() { return false; }
+bool has_avx512_vnni_bit() { return false; }
+bool has_avx_vnni_bit() { return false; }
 #endif
 
 }  // namespace
@@ -112,11 +134,38 @@ std::vector<instruction_path> supported_paths(dtype type) {
   return found;
 }
 
+// Asked once: in a virtual machine CPUID is a call to the host.
+bool has_amx_int8() noexcept {
+  static const bool has = has_amx_int8_bit();
+  return has;
+}
+bool has_avx512_vnni() noexcept {
+  static const bool has = has_avx512_vnni_bit();
+  return has;
+}
+bool has_avx_vnni() noexcept {
+  static const bool has = has_avx_vnni_bit();
+  return has;
+}
+
+std::string_view weights_name(const numerics_profile& profile) noexcept {
+  switch (profile.kept) {
+    case quantisation::float8_blocks:
+      return "float8_blocks";
+    case quantisation::int8_runs:
+      return "int8";
+    case quantisation::int4_groups:
+      return "int4";
+    case quantisation::none:
+      break;
+  }
+  return to_string(profile.weights);
+}
+
 std::string to_string(const numerics_profile& profile) {
   std::string text(to_string(profile.path));
   text += '/';
-  text +=
-      profile.kept == quantisation::float8_blocks ? "float8_blocks" : to_string(profile.weights);
+  text += weights_name(profile);
   text += "/kv-";
   text += to_string(profile.kv_cache);
   text += "/v" + std::to_string(profile.version);

@@ -40,6 +40,11 @@ enum class instruction_path : std::uint8_t {
 // float32 has no path of its own on AMX or AVX512-BF16. Asks the kernel for AMX tiles where needed.
 [[nodiscard]] std::vector<instruction_path> supported_paths(dtype type);
 
+// Whether this CPU has what the products of integers take beside their path's instructions.
+[[nodiscard]] bool has_amx_int8() noexcept;
+[[nodiscard]] bool has_avx512_vnni() noexcept;
+[[nodiscard]] bool has_avx_vnni() noexcept;
+
 // Counts up whenever any kernel's arithmetic changes its bits.
 inline constexpr int kernel_numerics_version = 2;
 
@@ -48,12 +53,17 @@ struct numerics_profile {
   dtype weights = dtype::float32;
   dtype kv_cache = dtype::float32;
   int version = kernel_numerics_version;
-  // What may stay quantised where it is multiplied; dequantised while loading is none.
+  // How weights are quantised where they are multiplied; dequantised while loading is none.
+  // float8_blocks: those that may.
   quantisation kept = quantisation::none;
   friend bool operator==(const numerics_profile&, const numerics_profile&) = default;
 };
 
-// E.g. "amx_bf16/bfloat16/kv-bfloat16/v1"; with float8 kept "cuda_sm90/float8_blocks/...".
+// What the weights are multiplied as: a dtype's name, "float8_blocks", "int8" or "int4".
+[[nodiscard]] std::string_view weights_name(const numerics_profile& profile) noexcept;
+
+// E.g. "amx_bf16/bfloat16/kv-bfloat16/v1"; quantised "cuda_sm90/float8_blocks/...",
+// "avx2/int8/...".
 [[nodiscard]] std::string to_string(const numerics_profile& profile);
 
 }  // namespace troupe::kernels

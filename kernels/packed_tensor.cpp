@@ -9,6 +9,7 @@
 
 #include "kernels/device.hpp"
 #include "kernels/float8.hpp"
+#include "kernels/packed_integers.hpp"
 #include "kernels/packed_tensor_lines.hpp"
 
 namespace troupe::kernels {
@@ -21,12 +22,14 @@ std::int64_t round_up(std::int64_t value, std::int64_t step) {
 struct packed_extent {
   std::int64_t padded_inputs = 0;
   std::int64_t blocks = 0;
+  std::int64_t longest_run = 0;
 };
 
 // What each run's length is rounded up to.
 std::int64_t run_step(const packed_shape& shape) {
   if (shape.kind == quantisation::float8_blocks) return cuda_float8_run_inputs;
   if (shape.on != nullptr) return cuda_run_inputs;
+  if (is_integer(shape.kind)) return packing::integer_step_inputs;
   return shape.type == dtype::bfloat16 ? tile_inputs : 1;
 }
 
@@ -44,9 +47,20 @@ packed_extent extent_of(const packed_shape& shape) {
   for (const std::int64_t end : shape.run_ends) {
     TROUPE_CHECK(end >= begin);
     extent.padded_inputs += round_up(end - begin, run_step(shape));
+    extent.longest_run = std::max(extent.longest_run, end - begin);
     begin = end;
   }
   return extent;
+}
+
+// On the CPU, of 16 outputs.
+std::int64_t block_bytes_of(const packed_shape& shape, std::int64_t padded_inputs) {
+  if (!is_integer(shape.kind)) {
+    return tile_outputs * padded_inputs * static_cast<std::int64_t>(size_of(shape.type));
+  }
+  const auto runs = static_cast<std::int64_t>(shape.run_ends.size());
+  return padded_inputs / packing::integer_step_inputs * packing::integer_step_bytes(shape.kind) +
+         runs * tile_outputs * static_cast<std::int64_t>(sizeof(float));
 }
 
 // Puts whole groups of codes in the order that the tensor cores take them in; inputs come in pairs.
@@ -73,13 +87,13 @@ std::size_t packed_tensor::packed_bytes(const packed_shape& shape) {
   if (shape.on != nullptr) {
     return static_cast<std::size_t>(shape.outputs * extent.padded_inputs) * size_of(shape.type);
   }
-  return static_cast<std::size_t>(extent.blocks) * static_cast<std::size_t>(tile_outputs) *
-         static_cast<std::size_t>(extent.padded_inputs) * size_of(shape.type);
+  return static_cast<std::size_t>(extent.blocks) *
+         static_cast<std::size_t>(block_bytes_of(shape, extent.padded_inputs));
 }
 
 base::result<packed_tensor> packed_tensor::allocate(packed_shape shape) {
   TROUPE_CHECK(shape.kind == quantisation::none ||
-               (shape.on != nullptr && shape.type == dtype::bfloat16));
+               (is_integer(shape.kind) == (shape.on == nullptr) && shape.type == dtype::bfloat16));
   const packed_extent extent = extent_of(shape);
   constexpr auto elements_max = std::numeric_limits<std::int64_t>::max() / 4 / tile_outputs;
   if (extent.blocks > 0 && extent.padded_inputs > elements_max / extent.blocks) {
@@ -87,12 +101,17 @@ base::result<packed_tensor> packed_tensor::allocate(packed_shape shape) {
                       "a weight matrix of " + std::to_string(shape.outputs) + " x " +
                           std::to_string(shape.run_ends.back()) + " cannot be addressed");
   }
+  if (is_integer(shape.kind) && extent.longest_run > packing::integer_run_inputs_max) {
+    return base::fail(base::error_code::resource_exhausted, "kernels",
+                      "a run of " + std::to_string(extent.longest_run) +
+                          " inputs is longer than sums of int8 products hold (" +
+                          std::to_string(packing::integer_run_inputs_max) + "): take bfloat16");
+  }
   packed_tensor made;
   TROUPE_TRY(storage, allocate_on(shape.on, packed_bytes(shape), "weights"));
   made.storage_ = std::move(storage);
   made.padded_inputs_ = extent.padded_inputs;
-  made.block_bytes_ =
-      tile_outputs * extent.padded_inputs * static_cast<std::int64_t>(size_of(shape.type));
+  made.block_bytes_ = block_bytes_of(shape, extent.padded_inputs);
   made.shape_ = std::move(shape);
   return made;
 }
@@ -105,6 +124,7 @@ void packed_tensor::pack(const pack_args& args) {
   TROUPE_CHECK((args.source == source_dtype::float8_e4m3) ==
                (shape_.kind == quantisation::float8_blocks));
   if (shape_.on != nullptr) return upload_rows(args);
+  if (is_integer(shape_.kind)) return pack_integers(args);
   const std::int64_t end = args.first_output + args.outputs;
   for (std::int64_t output = args.first_output; output < end;) {
     const std::int64_t in_block = output % tile_outputs;
@@ -176,6 +196,7 @@ void packed_tensor::unpack_row(std::int64_t output, std::span<float> out) const 
   TROUPE_CHECK(shape_.on == nullptr);
   TROUPE_CHECK(output >= 0 && output < shape_.outputs);
   TROUPE_CHECK(out.size() == static_cast<std::size_t>(inputs()));
+  if (is_integer(shape_.kind)) return unpack_integers(output, out);
   const std::int64_t in_block = output % tile_outputs;
   const std::byte* from = block(output / tile_outputs);
   if (shape_.type == dtype::float32) {

@@ -13,6 +13,9 @@
 //                         padded with zeros to 128 inputs, every 64 in the order of float8_place();
 //                         then the scales: float32 [outputs / 16 rounded up][padded inputs / 128],
 //                         one for 16 outputs by 128 inputs.
+//   int8_steps_64x16, int4_steps_64x16
+//                         for each block of 16 outputs: for each run, steps of 64 inputs; then the
+//                         scales of its runs (packed_integers.hpp).
 // On the CPU outputs are padded with zeros to 16. A run may be empty.
 //
 //   TROUPE_TRY(w, packed_tensor::allocate({.outputs = 3072, .run_ends = {1024}, .type =
@@ -35,7 +38,9 @@ enum class layout_id : std::uint16_t {
   bfloat16_tiles_32x16 = 1,
   float32_columns_16 = 2,
   cuda_rows = 3,
-  cuda_rows_float8 = 4
+  cuda_rows_float8 = 4,
+  int8_steps_64x16 = 5,
+  int4_steps_64x16 = 6
 };
 
 inline constexpr std::int64_t tile_outputs = 16;
@@ -51,7 +56,7 @@ struct packed_shape {
       run_ends;                  // ascending; the last is the number of inputs; 1, 2, 4 or 8 runs
   dtype type = dtype::bfloat16;  // of the input; of the weights too unless quantised
   device* on = nullptr;          // null: the CPU; borrowed, outlives the tensor
-  // float8_blocks: on a device and with bfloat16 inputs only.
+  // With bfloat16 inputs only; float8_blocks on a device, int8_runs and int4_groups on the CPU.
   quantisation kind = quantisation::none;
 };
 
@@ -74,13 +79,14 @@ class packed_tensor {
  public:
   packed_tensor() = default;
 
-  // Errors: resource_exhausted.
+  // Errors: resource_exhausted (memory; a run of integers longer than integer_run_inputs_max).
   [[nodiscard]] static base::result<packed_tensor> allocate(packed_shape shape);
 
   // Units: bytes that allocate() would take.
   [[nodiscard]] static std::size_t packed_bytes(const packed_shape& shape);
 
-  // Converts (to bfloat16 by rounding to nearest even; to float32 exactly) and lays out some rows.
+  // Converts (to bfloat16 by rounding to nearest even; to float32 exactly; to integers as
+  // packed_integers.hpp says) and lays out some rows.
   // Rows may come in any order, each once. Different rows may be packed by different threads when
   // no block of 16 outputs is shared between them. On a device the rows are there once it is
   // settled; see device::upload. float8_e4m3 rows are for float8_blocks and for nothing else.
@@ -90,7 +96,8 @@ class packed_tensor {
   // up][padded_inputs / 128].
   void pack_scales(std::span<const float> scales);
 
-  // Row `output` as float32, from its tiles. On the CPU only. Shape: out.size() == inputs().
+  // Row `output` as float32, from its tiles; integers times their scales. On the CPU only. Shape:
+  // out.size() == inputs().
   void unpack_row(std::int64_t output, std::span<float> out) const;
 
   [[nodiscard]] std::int64_t outputs() const noexcept { return shape_.outputs; }
@@ -102,6 +109,8 @@ class packed_tensor {
   [[nodiscard]] layout_id layout() const noexcept {
     if (shape_.kind == quantisation::float8_blocks) return layout_id::cuda_rows_float8;
     if (shape_.on != nullptr) return layout_id::cuda_rows;
+    if (shape_.kind == quantisation::int8_runs) return layout_id::int8_steps_64x16;
+    if (shape_.kind == quantisation::int4_groups) return layout_id::int4_steps_64x16;
     return shape_.type == dtype::bfloat16 ? layout_id::bfloat16_tiles_32x16
                                           : layout_id::float32_columns_16;
   }
@@ -116,10 +125,15 @@ class packed_tensor {
   [[nodiscard]] const std::byte* block(std::int64_t output_block) const noexcept {
     return storage_.data() + output_block * block_bytes_;
   }
+  // The scales of a block's runs: float32 [runs][16]. Integers only.
+  [[nodiscard]] const float* block_scales(std::int64_t output_block) const noexcept;
+  [[nodiscard]] std::int64_t block_bytes() const noexcept { return block_bytes_; }
   [[nodiscard]] std::size_t bytes() const noexcept { return storage_.size(); }
 
  private:
   void upload_rows(const pack_args& args);
+  void pack_integers(const pack_args& args);
+  void unpack_integers(std::int64_t output, std::span<float> out) const;
   [[nodiscard]] std::int64_t code_bytes() const noexcept { return shape_.outputs * padded_inputs_; }
 
   packed_shape shape_;

@@ -16,10 +16,10 @@ constexpr std::int64_t inputs = 4096;
 constexpr std::int64_t piece = 256;  // outputs of one task
 
 void pack(benchmark::State& state, const machine_peaks& peaks, source_dtype source, dtype type,
-          int threads) {
+          quantisation kind, int threads) {
   thread_pool pool({.threads = threads});
-  packed_tensor made =
-      *packed_tensor::allocate({.outputs = outputs, .run_ends = {inputs}, .type = type});
+  packed_tensor made = *packed_tensor::allocate(
+      {.outputs = outputs, .run_ends = {inputs}, .type = type, .kind = kind});
   const std::size_t piece_bytes = static_cast<std::size_t>(piece * inputs) * size_of(source);
   const std::vector<std::byte> rows(piece_bytes * (outputs / piece), std::byte{0x3C});
   const bench_clock clock;
@@ -67,14 +67,18 @@ void register_packed_tensor_benchmarks(const machine_peaks& peaks) {
         ->Unit(benchmark::kMillisecond);
   };
   for (const int threads : {1, 2}) {
-    for (const auto& [name, source, type] :
-         {std::tuple("pack/bfloat16_to_bfloat16", source_dtype::bfloat16, dtype::bfloat16),
-          std::tuple("pack/float16_to_bfloat16", source_dtype::float16, dtype::bfloat16),
-          std::tuple("pack/float32_to_bfloat16", source_dtype::float32, dtype::bfloat16),
-          std::tuple("pack/bfloat16_to_float32", source_dtype::bfloat16, dtype::float32),
-          std::tuple("pack/float32_to_float32", source_dtype::float32, dtype::float32)}) {
-      add(name, threads, [&peaks, source, type, threads](benchmark::State& state) {
-        pack(state, peaks, source, type, threads);
+    using enum quantisation;
+    for (const auto& [name, source, type, kind] :
+         {std::tuple("pack/bfloat16_to_bfloat16", source_dtype::bfloat16, dtype::bfloat16, none),
+          std::tuple("pack/float16_to_bfloat16", source_dtype::float16, dtype::bfloat16, none),
+          std::tuple("pack/float32_to_bfloat16", source_dtype::float32, dtype::bfloat16, none),
+          std::tuple("pack/bfloat16_to_float32", source_dtype::bfloat16, dtype::float32, none),
+          std::tuple("pack/float32_to_float32", source_dtype::float32, dtype::float32, none),
+          std::tuple("pack/bfloat16_to_int8", source_dtype::bfloat16, dtype::bfloat16, int8_runs),
+          std::tuple("pack/bfloat16_to_int4", source_dtype::bfloat16, dtype::bfloat16,
+                     int4_groups)}) {
+      add(name, threads, [&peaks, source, type, kind, threads](benchmark::State& state) {
+        pack(state, peaks, source, type, kind, threads);
       });
     }
     for (const dtype type : {dtype::bfloat16, dtype::float32}) {

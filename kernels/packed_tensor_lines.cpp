@@ -6,6 +6,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/float16.hpp"
+
 namespace troupe::kernels::packing {
 namespace {
 
@@ -28,16 +30,7 @@ float to_float(float value) { return value; }
 float to_float(bfloat16_bits value) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16);
 }
-// The exponent is rebiased by a multiplication with 2^(127 - 15), exact for subnormals too;
-// infinity and NaN get the highest exponent.
-float to_float(float16_bits value) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000U) << 16;
-  const std::uint32_t magnitude = static_cast<std::uint32_t>(value.bits & 0x7FFFU) << 13;
-  const std::uint32_t scaled =
-      std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112F);
-  const std::uint32_t special = magnitude >= 0x0F800000U ? 0x7F800000U : 0U;
-  return std::bit_cast<float>(sign | scaled | special);
-}
+float to_float(float16_bits value) { return from_float16(value.bits); }
 
 // To nearest, ties to even; a NaN stays one, with its sign and upper payload.
 std::uint16_t to_bfloat16(float value) {

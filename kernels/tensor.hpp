@@ -23,11 +23,17 @@ enum class dtype : std::uint8_t { float32, bfloat16 };
   return type == dtype::float32 ? "float32" : "bfloat16";
 }
 
-// How weights are kept beside a dtype. int8 and int4 come with their own kinds and scales.
+// How weights are kept beside a dtype.
 enum class quantisation : std::uint8_t {
   none,
-  float8_blocks  // float8_e4m3 with a scale for each 128 outputs by 128 inputs (kernels/float8.hpp)
+  float8_blocks,  // float8_e4m3 with a scale for each 128 outputs by 128 inputs
+                  // (kernels/float8.hpp)
+  int8_runs,      // with a scale for each output and canonical run (kernels/packed_integers.hpp)
+  int4_groups     // with a scale for each output and 32 inputs of a run (the same)
 };
+[[nodiscard]] constexpr bool is_integer(quantisation kind) noexcept {
+  return kind == quantisation::int8_runs || kind == quantisation::int4_groups;
+}
 
 enum class device_kind : std::uint8_t { cpu, cuda };
 

@@ -81,7 +81,7 @@ struct weight_reader::packing {
   // Units: bytes of staging for one element.
   [[nodiscard]] std::int64_t staged_element_bytes(const kernels::packed_tensor& into) const {
     const auto stored = static_cast<std::int64_t>(size_of(tensor.dtype));
-    const bool dequantised = scales && into.kind() == kernels::quantisation::none;
+    const bool dequantised = scales && into.kind() != kernels::quantisation::float8_blocks;
     return stored + (dequantised ? static_cast<std::int64_t>(sizeof(float)) : 0);
   }
 };
@@ -184,6 +184,10 @@ base::result<kernels::quantisation> weight_reader::kind_of(const std::vector<mat
     ++float8;
   }
   const bool on_device = options_.on != nullptr || options_.plan_for_device;
+  if (is_integer(options_.round_to)) {
+    TROUPE_CHECK(!on_device && options_.type == kernels::dtype::bfloat16);
+    return cuts ? options_.round_to : kernels::quantisation::int8_runs;
+  }
   if (float8 == 0 || !cuts || !on_device || options_.type != kernels::dtype::bfloat16) {
     return kernels::quantisation::none;
   }
@@ -268,7 +272,7 @@ base::result<void> weight_reader::pack_rows(const packing& of, range rows, stagi
   source_dtype source = source_of(of.tensor.dtype);
   if (of.scales) {
     TROUPE_TRY_VOID(check_codes(of.tensor, bytes));
-    if (into.kind() == kernels::quantisation::none) {
+    if (into.kind() != kernels::quantisation::float8_blocks) {
       through.values.resize(bytes.size());
       of.scales->dequantise(
           {.codes = bytes, .first_row = part.outputs.begin + rows.begin, .columns = part.inputs},

@@ -5,7 +5,8 @@
 // `troupe inspect` prints. Peak memory while loading is the packed share plus one staging buffer
 // a thread (staging_bytes_max).
 //
-// A matrix stored as float8_e4m3 in blocks is dequantised to the model's dtype; a device that
+// A matrix stored as float8_e4m3 in blocks is dequantised to the model's dtype, or rounded to
+// integers from there (`round_to`); a device that
 // computes in bfloat16 keeps its codes where the canonical grid cuts the matrix at multiples of 128
 // inputs and 16 outputs only, the same on every rank and for every tensor-parallel size.
 //
@@ -44,6 +45,9 @@ struct weight_reader_options {
   kernels::device* on = nullptr;         // where matrices go; null: the CPU. Borrowed
   bool plan_only = false;
   bool plan_for_device = false;  // with plan_only: matrices would go to one
+  // int8_runs or int4_groups: what matrices on the CPU are rounded to; the vocabulary's, whose rows
+  // are embeddings too, to int8 either way. Others round nothing.
+  kernels::quantisation round_to = kernels::quantisation::none;
   // Called after each tensor with the packed bytes so far, on the thread that loads.
   std::function<void(std::uint64_t bytes)> progress;
   base::rank_vitals* vitals = nullptr;  // borrowed; ticked after each 16 MiB read, on any thread
@@ -65,7 +69,7 @@ class weight_reader {
   void take_float8(bool said) noexcept { takes_float8_ = said; }
 
   // Stacks parts on top of each other into one packed matrix of the model's dtype. Without `cuts`
-  // it never stays quantised.
+  // it is of the vocabulary: it never stays as the file has it quantised.
   // Errors: not_found, invalid_argument (shape or dtype: tensor, found, expected), data_loss,
   // resource_exhausted.
   [[nodiscard]] base::result<kernels::packed_tensor> matrix(

@@ -1,22 +1,56 @@
 #include "kernels/matmul/matmul.hpp"
 
 #include <algorithm>
-#include <cstring>
 
-#include "kernels/matmul/matmul_work.hpp"
+#include "kernels/matmul/matmul_plan.hpp"
+#include "kernels/packed_integers.hpp"
 
 namespace troupe::kernels {
 
 namespace matmul_detail {
 
-kernel kernel_of(instruction_path path, dtype type) {
+namespace {
+
+// The widest that the path covers and this CPU has: the sums are exact, so the bits are the same.
+panel_kernel integer_panel(instruction_path path, quantisation kind) {
+  const bool int8 = kind == quantisation::int8_runs;
+  if (path != instruction_path::avx2 && has_avx512_vnni()) {
+    return int8 ? avx512_int8_panel() : avx512_int4_panel();
+  }
+  return has_avx_vnni() ? avx_vnni_panel(kind) : avx2_integer_panel(kind);
+}
+
+kernel integer_kernel(instruction_path path, quantisation kind) {
+  const bool tiles =
+      path == instruction_path::amx_bf16 && kind == quantisation::int8_runs && has_amx_int8();
+  return {.panels = tiles ? amx_int8_panel() : integer_panel(path, kind),
+          .form = tiles ? input_form::int8_tiles : input_form::int8_rows,
+          .add = vector_add(path),
+          .quantise = vector_quantise(path),
+          .scale = vector_scale(path, kind),
+          .step_inputs = packing::integer_step_inputs,
+          .step_bytes = packing::integer_step_bytes(kind)};
+}
+
+}  // namespace
+
+kernel kernel_of(instruction_path path, dtype type, quantisation kind) {
+  if (is_integer(kind)) return integer_kernel(path, kind);
+  kernel made{.panels = {}, .form = input_form::float32_rows, .add = vector_add(path)};
+  if (type == dtype::bfloat16) {
+    made.step_inputs = tile_inputs;
+    made.step_bytes = tile_inputs * tile_outputs * 2;
+  }
   if (type == dtype::bfloat16 && path == instruction_path::amx_bf16) {
-    return {amx_panel(), input_form::bfloat16_tiles, vector_add(path)};
+    made.panels = amx_panel();
+    made.form = input_form::bfloat16_tiles;
+  } else if (type == dtype::bfloat16 && path == instruction_path::avx512_bf16) {
+    made.panels = avx512_bf16_panel();
+    made.form = input_form::bfloat16_rows;
+  } else {
+    made.panels = fma_panel(path, type);
   }
-  if (type == dtype::bfloat16 && path == instruction_path::avx512_bf16) {
-    return {avx512_bf16_panel(), input_form::bfloat16_rows, vector_add(path)};
-  }
-  return {fma_panel(path, type), input_form::float32_rows, vector_add(path)};
+  return made;
 }
 
 }  // namespace matmul_detail
@@ -39,45 +73,12 @@ constexpr std::int64_t chunk_rows_step = 32;
 // Weights of a panel stay in a 48 KiB L1, beside the input that passes, until all rows of the chunk
 // have passed. Measured at 512 rows: 16 KiB gives 5 to 10 % more than 32 KiB.
 constexpr std::int64_t panel_bytes = std::int64_t{16} << 10;
-constexpr std::int64_t decode_rows = 16;
-// Rounded up to this, so that scratch lies in huge pages.
-constexpr std::int64_t scratch_step_bytes = std::int64_t{2} << 20;
 constexpr std::int64_t tasks_per_thread = 8;
 constexpr std::int64_t levels_max = 4;  // partial sums that 8 runs keep at once in the tree
-
-std::int64_t divide_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
-
-void ensure(buffer& memory, std::int64_t bytes) {
-  if (memory.size() >= static_cast<std::size_t>(bytes)) return;
-  memory = buffer();
-  const std::int64_t rounded = divide_up(bytes, scratch_step_bytes) * scratch_step_bytes;
-  auto grown = buffer::allocate(static_cast<std::size_t>(rounded), "scratch of the matrix product");
-  TROUPE_CHECK(grown.has_value());  // the process is out of address space
-  memory = std::move(*grown);
-}
 
 struct float_rows {
   float* first = nullptr;
   std::int64_t stride = 0;
-};
-
-// What all tasks of a call share.
-struct plan {
-  plan(const matmul_args& call, kernel kernel_of_path) : args(call), with(kernel_of_path) {}
-
-  const matmul_args& args;
-  kernel with;
-  std::int64_t step_inputs = 1;    // inputs of one step of the kernel
-  std::int64_t element_bytes = 4;  // of the input in the kernel's form
-  panel prototype;                 // input, strides
-  std::int64_t first_row = 0;      // of the slab
-  std::int64_t rows = 0;
-  std::int64_t chunk_rows = 0;
-  std::int64_t group_blocks = 1;
-  int threads = 1;
-  std::int64_t groups = 0;
-  float* sums = nullptr;
-  std::int64_t sums_per_level = 0;
 };
 
 void check(const matmul_args& args) {
@@ -92,71 +93,6 @@ void check(const matmul_args& args) {
                args.bias.size() == static_cast<std::size_t>(weights.outputs()));
 }
 
-// Each run of a row, behind one another, padded with zeros to a step. Tiles cut the row every 64
-// bytes.
-void pack_row(const plan& plan, std::int64_t row, std::byte* to) {
-  const auto* from = plan.args.input.row<const std::uint16_t>(plan.first_row + row);
-  std::int64_t begin = 0;
-  for (const std::int64_t end : plan.args.weights->run_ends()) {
-    for (; begin < end; begin += tile_inputs) {
-      const std::int64_t count = std::min(tile_inputs, end - begin);
-      if (plan.with.form == input_form::float32_rows) {
-        auto* wide = reinterpret_cast<std::uint32_t*>(to);
-        for (std::int64_t i = 0; i < count; ++i) {
-          wide[i] = static_cast<std::uint32_t>(from[begin + i]) << 16;
-        }
-        std::fill(wide + count, wide + tile_inputs, 0U);
-      } else if (count == tile_inputs) {
-        std::memcpy(to, from + begin, tile_inputs * 2);
-      } else {
-        std::memcpy(to, from + begin, static_cast<std::size_t>(count) * 2);
-        std::memset(to + count * 2, 0, static_cast<std::size_t>(tile_inputs - count) * 2);
-      }
-      to += plan.prototype.input_step_bytes;
-    }
-    begin = end;
-  }
-}
-
-bool whole_steps(const packed_tensor& weights) {
-  const auto whole = [](std::int64_t end) { return end % tile_inputs == 0; };
-  return std::all_of(weights.run_ends().begin(), weights.run_ends().end(), whole);
-}
-
-// The input in the kernel's form: the caller's own rows where they serve, else a packed copy.
-void prepare_input(plan& plan, thread_pool& pool, matmul_scratch::memory& memory) {
-  const tensor_view& input = plan.args.input;
-  const packed_tensor& weights = *plan.args.weights;
-  panel& form = plan.prototype;
-  const bool tiles = plan.with.form == input_form::bfloat16_tiles;
-  const bool widen = plan.with.form == input_form::float32_rows && input.type == dtype::bfloat16;
-  // Long columns of tiles read straight from rows would collide in L1, so only few rows are.
-  const bool as_given = input.type == dtype::float32 ||
-                        (!widen && whole_steps(weights) && (!tiles || plan.rows <= decode_rows));
-  if (as_given) {
-    form.input = row_slice(input, plan.first_row, plan.rows).data.address;
-    form.input_row_bytes = input.row_stride * plan.element_bytes;
-    form.input_step_bytes = plan.step_inputs * plan.element_bytes;
-    form.input_tile_bytes = tile_outputs * form.input_row_bytes;
-    return;
-  }
-  const std::int64_t row_bytes = weights.padded_inputs() * plan.element_bytes;
-  const std::int64_t row_tiles = divide_up(plan.rows, tile_outputs);
-  ensure(memory.input, row_tiles * tile_outputs * row_bytes);
-  std::byte* const packed = memory.input.data();
-  form.input = packed;
-  form.input_tile_bytes = tile_outputs * row_bytes;
-  form.input_row_bytes = tiles ? tile_inputs * 2 : row_bytes;
-  form.input_step_bytes = tile_inputs * plan.element_bytes * (tiles ? tile_outputs : 1);
-  pool.parallel_for(row_tiles, [&](std::int64_t tile, int) {
-    const std::int64_t end = std::min(plan.rows, (tile + 1) * tile_outputs);
-    for (std::int64_t row = tile * tile_outputs; row < end; ++row) {
-      pack_row(plan, row,
-               packed + tile * form.input_tile_bytes + row % tile_outputs * form.input_row_bytes);
-    }
-  });
-}
-
 // One chunk of rows by one group of blocks.
 struct task {
   panel work;
@@ -164,6 +100,7 @@ struct task {
   std::int64_t first_output = 0;
   std::int64_t outputs = 0;          // real ones
   float* levels = nullptr;           // partial sums of the tree
+  const float* scales = nullptr;     // of the first block's runs: integers only
   const std::byte* end = nullptr;    // of the first block's weights
   const std::byte* after = nullptr;  // weights of the task that this thread likely takes next
 
@@ -171,10 +108,10 @@ struct task {
 };
 
 // Steps that the kernel takes before all rows of the chunk take the next: even shares of the run,
-// of one to two panels' bytes. A single tile of rows takes all: its sums stay in registers while
-// the weights stream by.
+// of one to two panels' bytes. Rows that pass the weights once take all: their sums stay in
+// registers, and streams of weights are not broken off.
 std::int64_t steps_of_panel(const plan& plan, std::int64_t steps, std::int64_t step_bytes) {
-  const bool streams = plan.rows <= decode_rows && plan.with.form == input_form::bfloat16_tiles;
+  const bool streams = plan.rows <= plan.with.panels.one_pass_rows;
   const std::int64_t panels = streams ? 1 : steps * step_bytes / panel_bytes;
   return divide_up(steps, std::max<std::int64_t>(1, panels));
 }
@@ -183,8 +120,7 @@ std::int64_t steps_of_panel(const plan& plan, std::int64_t steps, std::int64_t s
 // `of.work` at the start of the next run.
 void sum_run(const plan& plan, std::int64_t steps, float* sums, float_rows target, task& of) {
   panel& work = of.work;
-  const std::int64_t step_bytes = plan.step_inputs * tile_outputs *
-                                  static_cast<std::int64_t>(size_of(plan.args.weights->type()));
+  const std::int64_t step_bytes = plan.with.step_bytes;
   const std::int64_t steps_max = steps_of_panel(plan, steps, work.blocks * step_bytes);
   work.sums = sums;
   work.resume = false;
@@ -195,8 +131,9 @@ void sum_run(const plan& plan, std::int64_t steps, float* sums, float_rows targe
     work.target_stride = last ? target.stride : work.sums_stride;
     const std::byte* const end = work.weights + work.steps * step_bytes;
     work.next_weights = end == of.end ? of.after : end;
-    plan.with.run(work);
+    plan.with.panels.run(work);
     work.input += work.steps * work.input_step_bytes;
+    if (work.group_offsets != nullptr) work.group_offsets += 2 * work.steps;
     work.weights = end;
     work.resume = true;
   }
@@ -207,26 +144,40 @@ float_rows output_of(const plan& plan, const task& of) {
   return {output.row<float>(plan.first_row + of.first_row) + of.first_output, output.row_stride};
 }
 
+// The sums of integers of one run, in place.
+void scale_run(const plan& plan, const task& of, std::int64_t run, float* cells) {
+  const auto runs = static_cast<std::int64_t>(plan.args.weights->run_ends().size());
+  plan.with.scale({.cells = cells,
+                   .rows = of.work.rows,
+                   .blocks = of.work.blocks,
+                   .weight_scales = of.scales + run * tile_outputs,
+                   .block_bytes = of.work.block_bytes,
+                   .row_scales = plan.row_scales + of.first_row * runs + run,
+                   .row_offsets = plan.row_offsets + of.first_row * runs + run,
+                   .row_stride = runs});
+}
+
 // Runs are added as a binary counter counts: after run r, one partial sum for each one bit of r
 // + 1. Leaves the sum over all runs in the first level.
 void sum_tree(const plan& plan, task& of) {
   const std::int64_t cells = of.work.rows * of.width();
   std::int64_t begin = 0;
   float* level = of.levels;
-  unsigned runs_done = 0;
+  std::int64_t run = 0;
   for (const std::int64_t end : plan.args.weights->run_ends()) {
     if (begin == end) {
       std::fill_n(level, cells, 0.0F);
     } else {
-      sum_run(plan, divide_up(end - begin, plan.step_inputs), level, {level, of.width()}, of);
+      sum_run(plan, divide_up(end - begin, plan.with.step_inputs), level, {level, of.width()}, of);
+      if (plan.with.scale != nullptr) scale_run(plan, of, run, level);
     }
     begin = end;
-    for (unsigned bits = runs_done; (bits & 1U) != 0; bits >>= 1) {
+    for (auto bits = static_cast<unsigned>(run); (bits & 1U) != 0; bits >>= 1) {
       level -= plan.sums_per_level;
       plan.with.add(level, level, level + plan.sums_per_level, cells);
     }
     level += plan.sums_per_level;
-    ++runs_done;
+    ++run;
   }
 }
 
@@ -243,9 +194,21 @@ void write_outputs(const plan& plan, const task& of) {
   }
 }
 
+// A block's scales lie behind its weights, where no stream of them has been when they are needed.
+void fetch_scales(const task& of, std::int64_t runs) {
+  for (std::int64_t block = 0; block < of.work.blocks; ++block) {
+    const auto* scales =
+        reinterpret_cast<const std::byte*>(of.scales) + block * of.work.block_bytes;
+    for (std::int64_t run = 0; run < runs; ++run) {
+      __builtin_prefetch(scales + run * packing::integer_line_bytes);
+    }
+  }
+}
+
 void run_task(const plan& plan, std::int64_t index, int thread) {
   const packed_tensor& weights = *plan.args.weights;
   const std::int64_t blocks = divide_up(weights.outputs(), tile_outputs);
+  const bool integers = is_integer(weights.kind());
   const std::int64_t first_block = index % plan.groups * plan.group_blocks;
   task own{.work = plan.prototype,
            .first_row = index / plan.groups * plan.chunk_rows,
@@ -256,17 +219,24 @@ void run_task(const plan& plan, std::int64_t index, int thread) {
   work.input += own.first_row / tile_outputs * work.input_tile_bytes;
   work.rows = std::min(plan.chunk_rows, plan.rows - own.first_row);
   work.weights = weights.block(first_block);
-  work.block_bytes = static_cast<std::int64_t>(weights.bytes()) / blocks;
+  work.block_bytes = weights.block_bytes();
   work.blocks = std::min(plan.group_blocks, blocks - first_block);
-  own.end = work.weights + work.block_bytes;
+  own.end = work.weights + weights.padded_inputs() / plan.with.step_inputs * plan.with.step_bytes;
   own.after = weights.block(std::min(first_block + plan.threads * plan.group_blocks, blocks - 1));
   work.sums_stride = own.width();
+  if (integers) {
+    own.scales = weights.block_scales(first_block);
+    fetch_scales(own, static_cast<std::int64_t>(weights.run_ends().size()));
+  }
+  if (work.group_offsets != nullptr) {
+    work.group_offsets += own.first_row * work.group_offsets_stride;
+  }
   own.outputs = std::min(own.width(), weights.outputs() - own.first_output);
   const bool straight_to_output = weights.run_ends().size() == 1 && weights.inputs() > 0 &&
-                                  plan.args.bias.empty() && own.outputs == own.width();
+                                  plan.args.bias.empty() && own.outputs == own.width() && !integers;
   if (straight_to_output) {
-    sum_run(plan, divide_up(weights.inputs(), plan.step_inputs), own.levels, output_of(plan, own),
-            own);
+    sum_run(plan, divide_up(weights.inputs(), plan.with.step_inputs), own.levels,
+            output_of(plan, own), own);
     return;
   }
   sum_tree(plan, own);
@@ -276,7 +246,7 @@ void run_task(const plan& plan, std::int64_t index, int thread) {
 // Groups as wide as the kernel profits from, but enough of them that the threads end together. Rows
 // of tiles pass two by two blocks, so more would only enlarge the panel.
 std::int64_t choose_group(const plan& plan, std::int64_t blocks, std::int64_t tasks_min) {
-  const bool pairs = plan.with.form == input_form::bfloat16_tiles && plan.rows > decode_rows;
+  const bool pairs = is_tiles(plan.with.form) && plan.rows > decode_rows;
   const std::int64_t chunks = divide_up(plan.rows, plan.chunk_rows);
   std::int64_t group = pairs ? 2 : block_max;
   while (group > 1 && divide_up(blocks, group) * chunks < tasks_min) group /= 2;
@@ -287,7 +257,7 @@ void multiply_slab(plan& plan, thread_pool& pool, matmul_scratch::memory& memory
   prepare_input(plan, pool, memory);
   const packed_tensor& weights = *plan.args.weights;
   const std::int64_t row_bytes =
-      std::max<std::int64_t>(1, weights.padded_inputs()) * plan.element_bytes;
+      std::max<std::int64_t>(1, weights.padded_inputs()) * element_bytes(plan.with.form);
   const std::int64_t chunks_wanted =
       std::max<std::int64_t>(1, (plan.rows * row_bytes + chunk_bytes / 2) / chunk_bytes);
   plan.chunk_rows =
@@ -310,10 +280,8 @@ void matmul(instruction_path path, thread_pool& pool, const matmul_args& args,
             matmul_scratch& scratch) {
   check(args);
   if (args.weights->outputs() == 0) return;
-  plan plan(args, kernel_of(path, args.weights->type()));
-  TROUPE_CHECK(plan.with.run != nullptr);
-  if (args.weights->type() == dtype::bfloat16) plan.step_inputs = tile_inputs;
-  plan.element_bytes = plan.with.form == input_form::float32_rows ? 4 : 2;
+  plan plan(args, kernel_of(path, args.weights->type(), args.weights->kind()));
+  TROUPE_CHECK(plan.with.panels.run != nullptr);
   for (; plan.first_row < args.input.rows(); plan.first_row += slab_rows) {
     plan.rows = std::min(slab_rows, args.input.rows() - plan.first_row);
     multiply_slab(plan, pool, scratch.parts());

@@ -9,6 +9,12 @@
 //   avx512_bf16  two inputs at a time (VDPBF16PS), in ascending order
 //   avx512/avx2  fused multiply-adds, one input after the other: the same bits on both. float32
 //                weights take them whatever the path, avx2's only where it is asked for.
+// Integer weights have the same bits on every path. A row's run of inputs is rounded to int8 by one
+// scale, a = round(x * (127 / largest)) and s = largest / 127; then a run's sum is
+//   int8_runs    ((float)(sum of a * code) * weight's scale) * s
+//   int4_groups  (((float)(sum of a * code over 32 inputs) * group's scale, fused onto the sum of
+//                the groups before) * run's factor) * s
+// where the sums of integers are exact, whatever their order.
 // Source: Intel 64 and IA-32 Architectures Software Developer's Manual, TDPBF16PS and VDPBF16PS.
 //
 //   kernels::matmul_scratch scratch;  // lives as long as the ops object
@@ -24,7 +30,8 @@
 namespace troupe::kernels {
 
 // Memory that matmul() keeps from call to call; it grows to what the largest call needed: at most
-// 512 rows of input (as float32 on the avx512 and avx2 paths) and about 1 MiB a thread. Serves one
+// 512 rows of input (as float32 on the avx512 and avx2 paths; as int8 where the weights are
+// integers) and about 1 MiB a thread. Serves one
 // call at a time.
 class matmul_scratch {
  public:
@@ -47,7 +54,8 @@ void matmul(instruction_path path, thread_pool& pool, const matmul_args& args,
             matmul_scratch& scratch);
 void matmul(instruction_path path, thread_pool& pool, const matmul_args& args);
 
-// The same in double, one output at a time; the weights are read back with unpack_row().
+// The same in double, one output at a time; the weights are read back with unpack_row(). Of integer
+// weights every bit as it must be, by plain loops.
 void matmul_reference(const matmul_args& args);
 
 }  // namespace troupe::kernels

@@ -1,6 +1,6 @@
-// Tiles of AMX. A tile of sums is 16 rows by 16 outputs; a step multiplies 16 rows of 32 inputs
-// with one KiB of weights. Up to 16 rows pass four blocks of outputs at once, which only streams
-// weights; more rows pass two by two blocks, so that each tile loaded is used twice.
+// Tiles of AMX. A tile of sums is 16 rows by 16 outputs; a step multiplies 16 rows of 32 inputs, of
+// 64 as int8, with one KiB of weights. Up to 16 rows pass four blocks of outputs at once, which
+// only streams weights; more rows pass two by two blocks, so that each tile loaded is used twice.
 #include <algorithm>
 
 #include "kernels/matmul/matmul_work.hpp"
@@ -8,7 +8,7 @@
 #if defined(__x86_64__) && defined(__linux__)
 #include <immintrin.h>
 
-#define TROUPE_AMX __attribute__((target("amx-tile,amx-bf16")))
+#define TROUPE_AMX __attribute__((target("amx-tile,amx-bf16,amx-int8")))
 
 namespace troupe::kernels::matmul_detail {
 namespace {
@@ -42,13 +42,24 @@ TROUPE_AMX void configure(std::int64_t upper_rows, std::int64_t lower_rows) {
   _tile_loadconfig(&shapes);
 }
 
+// Sum of tiles `sum`, `input`, `weights`, whose numbers the instructions hold. Weights as integers
+// are unsigned: each code + 128.
+#define TROUPE_TILE_DOT(sum, input, weights) \
+  do {                                       \
+    if constexpr (integers) {                \
+      _tile_dpbsud(sum, input, weights);     \
+    } else {                                 \
+      _tile_dpbf16ps(sum, input, weights);   \
+    }                                        \
+  } while (false)
+
 // Where one tile of sums or of the target begins.
 template <class Float>
 Float* tile_at(Float* first, std::int64_t stride, std::int64_t row, std::int64_t block) {
   return first + row * stride + block * tile_outputs;
 }
 
-template <bool two_blocks>
+template <bool integers, bool two_blocks>
 TROUPE_AMX void multiply_two_by_two(const panel& work, std::int64_t row, std::int64_t block) {
   if (work.resume) {
     const std::int64_t stride = work.sums_stride * 4;
@@ -69,13 +80,13 @@ TROUPE_AMX void multiply_two_by_two(const panel& work, std::int64_t row, std::in
   for (std::int64_t step = 0; step < work.steps; ++step) {
     _tile_loadd(4, input, work.input_row_bytes);
     _tile_loadd(6, weights, weight_row_bytes);
-    _tile_dpbf16ps(0, 4, 6);
+    TROUPE_TILE_DOT(0, 4, 6);
     _tile_loadd(5, input + work.input_tile_bytes, work.input_row_bytes);
-    _tile_dpbf16ps(2, 5, 6);
+    TROUPE_TILE_DOT(2, 5, 6);
     if constexpr (two_blocks) {
       _tile_loadd(7, weights + work.block_bytes, weight_row_bytes);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_dpbf16ps(3, 5, 7);
+      TROUPE_TILE_DOT(1, 4, 7);
+      TROUPE_TILE_DOT(3, 5, 7);
     }
     input += work.input_step_bytes;
     weights += weight_step_bytes;
@@ -89,6 +100,7 @@ TROUPE_AMX void multiply_two_by_two(const panel& work, std::int64_t row, std::in
   }
 }
 
+template <bool integers>
 TROUPE_AMX void multiply_pairs_of_tiles(const panel& work) {
   std::int64_t configured = 0;
   for (std::int64_t row = 0; row + tile_rows < work.rows; row += 2 * tile_rows) {
@@ -96,8 +108,9 @@ TROUPE_AMX void multiply_pairs_of_tiles(const panel& work) {
     if (rows != configured) configure(tile_rows, rows - tile_rows);
     configured = rows;
     std::int64_t block = 0;
-    for (; block + 2 <= work.blocks; block += 2) multiply_two_by_two<true>(work, row, block);
-    if (block < work.blocks) multiply_two_by_two<false>(work, row, block);
+    for (; block + 2 <= work.blocks; block += 2)
+      multiply_two_by_two<integers, true>(work, row, block);
+    if (block < work.blocks) multiply_two_by_two<integers, false>(work, row, block);
   }
 }
 
@@ -112,7 +125,7 @@ inline void fetch_tile(const std::byte* tile) {
 }
 
 // The last 16 rows or fewer, from `row` on.
-template <int blocks>
+template <bool integers, int blocks>
 TROUPE_AMX void multiply_row(const panel& work, std::int64_t row) {
   if (work.resume) {
     const std::int64_t stride = work.sums_stride * 4;
@@ -136,18 +149,18 @@ TROUPE_AMX void multiply_row(const panel& work, std::int64_t row) {
     if constexpr (blocks > 3) fetch_tile(weights + 3 * next + weight_step_bytes);
     _tile_loadd(4, input, work.input_row_bytes);
     _tile_loadd(6, weights, weight_row_bytes);
-    _tile_dpbf16ps(0, 4, 6);
+    TROUPE_TILE_DOT(0, 4, 6);
     if constexpr (blocks > 1) {
       _tile_loadd(7, weights + next, weight_row_bytes);
-      _tile_dpbf16ps(1, 4, 7);
+      TROUPE_TILE_DOT(1, 4, 7);
     }
     if constexpr (blocks > 2) {
       _tile_loadd(6, weights + 2 * next, weight_row_bytes);
-      _tile_dpbf16ps(2, 4, 6);
+      TROUPE_TILE_DOT(2, 4, 6);
     }
     if constexpr (blocks > 3) {
       _tile_loadd(7, weights + 3 * next, weight_row_bytes);
-      _tile_dpbf16ps(3, 4, 7);
+      TROUPE_TILE_DOT(3, 4, 7);
     }
     input += work.input_step_bytes;
     weights += weight_step_bytes;
@@ -160,26 +173,27 @@ TROUPE_AMX void multiply_row(const panel& work, std::int64_t row) {
   if constexpr (blocks > 3) _tile_stored(3, to + 3 * tile_outputs, stride);
 }
 
+template <bool integers>
 TROUPE_AMX void multiply_panel(const panel& work) {
   // The tile loads below do not tell the compiler what they read.
   __asm__ volatile("" : : : "memory");
-  multiply_pairs_of_tiles(work);
+  multiply_pairs_of_tiles<integers>(work);
   const std::int64_t rest = work.rows % (2 * tile_rows);
   if (rest > 0 && rest <= tile_rows) {
     const std::int64_t row = work.rows - rest;
     configure(rest, rest);
     switch (work.blocks) {
       case 1:
-        multiply_row<1>(work, row);
+        multiply_row<integers, 1>(work, row);
         break;
       case 2:
-        multiply_row<2>(work, row);
+        multiply_row<integers, 2>(work, row);
         break;
       case 3:
-        multiply_row<3>(work, row);
+        multiply_row<integers, 3>(work, row);
         break;
       default:
-        multiply_row<4>(work, row);
+        multiply_row<integers, 4>(work, row);
         break;
     }
   }
@@ -188,14 +202,16 @@ TROUPE_AMX void multiply_panel(const panel& work) {
 
 }  // namespace
 
-panel_function amx_panel() { return multiply_panel; }
+panel_kernel amx_panel() { return {multiply_panel<false>, tile_rows}; }
+panel_kernel amx_int8_panel() { return {multiply_panel<true>, tile_rows}; }
 
 }  // namespace troupe::kernels::matmul_detail
 
 #else
 
 namespace troupe::kernels::matmul_detail {
-panel_function amx_panel() { return nullptr; }
+panel_kernel amx_panel() { return {}; }
+panel_kernel amx_int8_panel() { return {}; }
 }  // namespace troupe::kernels::matmul_detail
 
 #endif

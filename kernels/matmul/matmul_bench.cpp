@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "kernels/kernels_bench.hpp"
@@ -22,11 +23,12 @@ struct shape {
   int threads = 1;
   instruction_path path = instruction_path::avx2;
   dtype type = dtype::bfloat16;
+  quantisation kind = quantisation::none;
 };
 
 // Written all over: pages never written would all be the one zero page, always in L1.
 packed_tensor make_weights(const shape& of) {
-  packed_shape packed{.outputs = of.outputs, .run_ends = {}, .type = of.type};
+  packed_shape packed{.outputs = of.outputs, .run_ends = {}, .type = of.type, .kind = of.kind};
   for (std::int64_t run = 1; run <= of.runs; ++run) {
     packed.run_ends.push_back(of.inputs / 32 * run / of.runs * 32);
   }
@@ -72,21 +74,27 @@ void run(benchmark::State& state, const machine_peaks& peaks, const shape& of) {
           .flops = 2.0 * static_cast<double>(of.rows * of.inputs * of.outputs),
           .threads = of.threads,
           .path = of.path,
-          .type = of.type});
+          .type = of.type,
+          .kind = of.kind});
 }
 
 void register_shape(const machine_peaks& peaks, const char* name, shape of) {
-  for (const dtype type : {dtype::bfloat16, dtype::float32}) {
+  for (const auto& [weights, type, kind] :
+       {std::tuple("bfloat16", dtype::bfloat16, quantisation::none),
+        std::tuple("int8", dtype::bfloat16, quantisation::int8_runs),
+        std::tuple("int4", dtype::bfloat16, quantisation::int4_groups),
+        std::tuple("float32", dtype::float32, quantisation::none)}) {
     for (const instruction_path path : supported_paths(type)) {
       for (const int threads : {1, 2}) {
         of.type = type;
+        of.kind = kind;
         of.path = path;
         of.threads = threads;
         const std::string title =
             std::string("matmul/") + name + "/rows:" + std::to_string(of.rows) + "/" +
             std::to_string(of.inputs) + "x" + std::to_string(of.outputs) +
             "/runs:" + std::to_string(of.runs) + "/" + std::string(to_string(path)) + "/" +
-            std::string(to_string(type)) + "/threads:" + std::to_string(threads);
+            weights + "/threads:" + std::to_string(threads);
         benchmark::RegisterBenchmark(
             title.c_str(), [&peaks, of](benchmark::State& state) { run(state, peaks, of); })
             ->UseRealTime()

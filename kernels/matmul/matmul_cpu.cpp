@@ -140,9 +140,10 @@ void add_vectors(float* to, const float* left, const float* right, std::int64_t 
 
 }  // namespace
 
-panel_function panel_of(dtype weights) {
-  return weights == dtype::float32 ? multiply_panel<dtype::float32>
-                                   : multiply_panel<dtype::bfloat16>;
+panel_kernel panel_of(dtype weights) {
+  return {
+      weights == dtype::float32 ? multiply_panel<dtype::float32> : multiply_panel<dtype::bfloat16>,
+      rows_at_once};
 }
 
 add_function adder() { return add_vectors; }
@@ -154,7 +155,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace troupe::kernels::matmul_detail {
 
-panel_function fma_panel(instruction_path path, dtype weights) {
+panel_kernel fma_panel(instruction_path path, dtype weights) {
   return TROUPE_SIMD_CALL(path, panel_of, weights);
 }
 

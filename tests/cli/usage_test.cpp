@@ -1,7 +1,8 @@
-#include <algorithm>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "tests/cli/program.hpp"
 
@@ -74,10 +75,22 @@ TEST(Usage, MissingFolderIsRefusedInput) {
 }
 
 TEST(Usage, KnownButUnbuiltChoicesSaySo) {
-  const outcome got = run({"inspect", model("llama_plain"), "--dtype", "int8"});
+  const outcome got = run({"inspect", model("llama_plain"), "--dtype", "int8", "--device", "cuda"});
   EXPECT_EQ(got.code, 3);
-  EXPECT_THAT(got.err, HasSubstr("--dtype int8"));
+  EXPECT_THAT(got.err, HasSubstr("--dtype int8 is computed on the CPU only"));
   EXPECT_THAT(got.err, HasSubstr("[unimplemented]"));
+}
+
+TEST(Usage, IntegerWeightsAreCountedAsTheyWillBe) {
+  const auto bytes_of = [](const char* dtype) {
+    const outcome got = run({"inspect", "demo", "--dtype", dtype, "--output", "json"});
+    EXPECT_EQ(got.code, 0) << got.err;
+    const auto out = nlohmann::json::parse(got.out);
+    EXPECT_EQ(out.at("dtype"), dtype);
+    return out.at("layouts").at(0).at("ranks").at(0).at("weight_bytes").get<double>();
+  };
+  EXPECT_LT(bytes_of("int8"), 0.62 * bytes_of("bfloat16"));
+  EXPECT_LT(bytes_of("int4"), 0.7 * bytes_of("int8"));
 }
 
 TEST(Usage, ARouterSaysWhatItIsMissing) {

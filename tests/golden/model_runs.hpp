@@ -127,8 +127,10 @@ class loaded_model {
   models::model_config config_;
 };
 
-inline kernels::numerics_profile profile_of(kernels::instruction_path path, kernels::dtype type) {
-  return {.path = path, .weights = type, .kv_cache = type};
+inline kernels::numerics_profile profile_of(
+    kernels::instruction_path path, kernels::dtype type,
+    kernels::quantisation kind = kernels::quantisation::none) {
+  return {.path = path, .weights = type, .kv_cache = type, .kept = kind};
 }
 
 // Steps the engine until it is idle; what each sequence emitted, by id.

@@ -14,18 +14,21 @@ namespace {
 
 using kernels::dtype;
 using kernels::instruction_path;
+using kernels::quantisation;
 
 struct bits_case {
   std::string model;
   dtype type = dtype::float32;
   instruction_path path = instruction_path::avx2;
+  quantisation kind = quantisation::none;
 };
 
 std::ostream& operator<<(std::ostream& out, const bits_case& of) {
-  return out << of.model << " " << to_string(profile_of(of.path, of.type));
+  return out << of.model << " " << to_string(profile_of(of.path, of.type, of.kind));
 }
 
-// Every model with every path this CPU has.
+// Every model with every path this CPU has; with weights as integers, whose products have the same
+// bits on all of them, the fastest and the slowest.
 std::vector<bits_case> cases_of(const std::vector<std::string>& models) {
   std::vector<bits_case> cases;
   for (const std::string& model : models) {
@@ -34,12 +37,17 @@ std::vector<bits_case> cases_of(const std::vector<std::string>& models) {
         cases.push_back({model, type, path});
       }
     }
+    const auto paths = kernels::supported_paths(dtype::bfloat16);
+    if (paths.empty()) continue;
+    cases.push_back({model, dtype::bfloat16, paths.front(), quantisation::int8_runs});
+    cases.push_back({model, dtype::bfloat16, paths.back(), quantisation::int4_groups});
   }
   return cases;
 }
 
 const auto name_of = [](const auto& of) {
-  return of.param.model + "_" + std::string(to_string(of.param.type)) + "_" +
+  return of.param.model + "_" +
+         std::string(weights_name(profile_of(of.param.path, of.param.type, of.param.kind))) + "_" +
          std::string(to_string(of.param.path));
 };
 
@@ -77,7 +85,7 @@ class bits_matrix {
   explicit bits_matrix(const bits_case& of)
       : made_(of.model == wide_model ? std::make_unique<made_model>() : nullptr),
         model_(made_ ? made_->path() : models_folder() / of.model),
-        profile_(profile_of(of.path, of.type)) {
+        profile_(profile_of(of.path, of.type, of.kind)) {
     for (unsigned i = 0; i < 16; ++i) logs_.push_back(probe_of(i, model_.config().vocab_size));
     const auto ranks = model_.start(profile_);
     for (unsigned i = 0; i < 16; ++i) {

@@ -19,6 +19,7 @@ namespace troupe::kernels {
 
 struct matmul_case {
   dtype type = dtype::bfloat16;
+  quantisation kind = quantisation::none;
   std::int64_t rows = 1;
   std::int64_t outputs = 16;
   std::vector<std::int64_t> run_ends{32};
@@ -33,7 +34,8 @@ struct matmul_case {
 
 inline std::string to_text(const matmul_case& of) {
   std::ostringstream text;
-  text << to_string(of.type) << " rows " << of.rows << " outputs " << of.outputs << " runs";
+  text << to_string(of.type) << " kind " << static_cast<int>(of.kind) << " rows " << of.rows
+       << " outputs " << of.outputs << " runs";
   for (const std::int64_t end : of.run_ends) text << ' ' << end;
   text << (of.bias ? " bias" : "") << " seed " << of.seed;
   return text.str();
@@ -62,8 +64,8 @@ struct matmul_operands {
   [[nodiscard]] packed_tensor pack(std::int64_t first, std::int64_t count,
                                    std::vector<std::int64_t> ends) const {
     const std::size_t row = static_cast<std::size_t>(of.inputs()) * size_of(of.type);
-    auto made =
-        packed_tensor::allocate({.outputs = count, .run_ends = std::move(ends), .type = of.type});
+    auto made = packed_tensor::allocate(
+        {.outputs = count, .run_ends = std::move(ends), .type = of.type, .kind = of.kind});
     EXPECT_TRUE(made.has_value());
     made->pack(
         {.rows = std::span(weights).subspan(static_cast<std::size_t>(first) * row,
@@ -107,12 +109,13 @@ struct matmul_operands {
     return output;
   }
 
-  // What the result may differ by from the exact one. S = sum |a| |w| + |bias| of the cell, u =
-  // 2^-24. Products of two bfloat16 are exact in float32, and fused ones are not rounded, so only
-  // additions round: at most one for each input, 3 in the tree, one for the bias and one in the
-  // reference's conversion, each by u times a partial sum, which is at most S. The bfloat16
-  // instructions flush what is below 2^-126 to zero at each of them.
+  // What the result may differ by from the exact one: nothing where the weights are integers. S =
+  // sum |a| |w| + |bias| of the cell, u = 2^-24. Products of two bfloat16 are exact in float32, and
+  // fused ones are not rounded, so only additions round: at most one for each input, 3 in the tree,
+  // one for the bias and one in the reference's conversion, each by u times a partial sum, which is
+  // at most S. The bfloat16 instructions flush what is below 2^-126 to zero at each of them.
   [[nodiscard]] double tolerance(std::int64_t row, std::int64_t output) const {
+    if (is_integer(of.kind)) return 0.0;
     double magnitude = of.bias ? std::abs(bias[static_cast<std::size_t>(output)]) : 0.0;
     for (std::int64_t i = 0; i < of.inputs(); ++i) {
       magnitude += std::abs(static_cast<double>(input_at(row, i)) * weight_at(output, i));
