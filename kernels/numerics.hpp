@@ -46,7 +46,7 @@ enum class instruction_path : std::uint8_t {
 [[nodiscard]] bool has_avx_vnni() noexcept;
 
 // Counts up whenever any kernel's arithmetic changes its bits.
-inline constexpr int kernel_numerics_version = 2;
+inline constexpr int kernel_numerics_version = 3;
 
 struct numerics_profile {
   instruction_path path = instruction_path::avx2;

@@ -89,8 +89,14 @@ void add_items(const attention_args& args, const sequence_rows& sequence, std::i
 }
 
 const block_kernel& kernel_for(instruction_path path, dtype cache, std::int64_t columns) {
-  const bool tiles = path == instruction_path::amx_bf16 && cache == dtype::bfloat16;
-  const block_kernel* kernel = tiles ? amx_kernel(columns) : float32_kernel(path, cache);
+  const block_kernel* kernel = nullptr;
+  if (cache == dtype::bfloat16 && path == instruction_path::amx_bf16) {
+    kernel = amx_kernel(columns);
+  } else if (cache == dtype::bfloat16 && path == instruction_path::avx512_bf16) {
+    kernel = avx512_bf16_kernel(columns);
+  } else {
+    kernel = float32_kernel(path, cache);
+  }
   TROUPE_CHECK(kernel != nullptr);
   return *kernel;
 }

@@ -7,9 +7,10 @@
 // or sequences beside a query: a position that it does not see counts as an exact zero, and adding
 // zeros leaves a result alone (outputs that are zero come out as +0, NaN as the one quiet NaN).
 //
-// Three kernels: AMX tiles for amx_bf16 over a bfloat16 cache (queries and probabilities are
-// rounded to bfloat16), float32 multiply-add with 16 lanes for avx512, avx512_bf16 and float32
-// caches under amx_bf16, and with 8 lanes for avx2. Accumulation is float32 in all. Source: Milakov
+// Four kernels: over a bfloat16 cache AMX tiles for amx_bf16 and the same tiles by VDPBF16PS for
+// avx512_bf16 (queries and probabilities are rounded to bfloat16); float32 multiply-add with 16
+// lanes for avx512 and for float32 caches under the two, and with 8 lanes for avx2. Accumulation is
+// float32 in all. Source: Milakov
 // and Gimelshein, "Online normalizer calculation for softmax", 2018; Dao, "Flash- Attention-2",
 // 2023.
 //

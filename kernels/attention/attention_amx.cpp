@@ -1,227 +1,167 @@
-// Attention on AMX tiles over a bfloat16 cache, for many columns.
-//
-// Everything is transposed, lanes are columns (queries): S^T = K Q^T takes K from the cache as it
-// lies (16 tokens x 32 dimensions a tile), the softmax then works down the rows without a
-// horizontal step, its result is already the right-hand operand of O^T += V^T P^T, and O^T is
-// rescaled by a vector. Only V is re-laid, once a group for all columns of the item. A tile
-// multiplication treats every row and column by itself, so one query has the same bits alone as
-// among 128; absent tokens are zeros in P and V.
-//
-// A value of V that is not finite must not meet the zero of a query that does not see it: where
-// some column sees only a part of the group such values are taken out of V^T and added by hand.
-#include "kernels/attention/attention_amx_group.hpp"
+// The products of attention's tiles on AMX.
+#include "kernels/attention/attention_tile_narrow.hpp"
+#include "kernels/attention/attention_tile_wide.hpp"
 
 namespace troupe::kernels::attention_detail {
 
-#if TROUPE_AMX_POSSIBLE
-namespace amx {
+#if TROUPE_TILES_POSSIBLE
+namespace tiles {
 namespace {
 
-constexpr std::int64_t columns_step = 2 * tile_rows;  // two tiles of columns at a time
-static_assert(column_pad % columns_step == 0);
+struct tile_options {
+  std::int64_t few_rows = tile_rows;  // rows of tiles 2, 3 and 7
+};
+// Tiles of rows of 64 bytes, 16 of them but where the options say. The configuration is volatile
+// since the compiler takes ldtilecfg to read only its first bytes and may drop the stores of
+// others.
+TROUPE_TILES_TARGET inline void configure_tiles(tile_options options) {
+  alignas(64) volatile std::uint8_t configuration[64] = {};
+  configuration[0] = 1;
+  for (int tile = 0; tile < 8; ++tile) {
+    const bool few = tile == 2 || tile == 3 || tile == 7;
+    configuration[16 + 2 * tile] = static_cast<std::uint8_t>(tile_row_bytes);
+    configuration[48 + tile] = static_cast<std::uint8_t>(few ? options.few_rows : tile_rows);
+  }
+  _tile_loadconfig(const_cast<const std::uint8_t*>(configuration));
+}
 
-TROUPE_AMX_TARGET void begin(const column_block& block, std::byte* work) {
+struct amx_products {
+  // S^T of up to 32 tokens x 32 columns. Tiles 0 to 3 sum, 4 and 5 are K, 6 and 7 are Q^T.
+  TROUPE_TILES_TARGET static void score(group_view& group, const column_tiles& columns,
+                                        std::int64_t token) {
+    const work_view& work = group.work;
+    const bool two_tokens = token + 1 < columns.token_end;
+    const bool two_columns = columns.tiles == 2;
+    const std::byte* queries =
+        work.queries + columns.first / tile_rows * work.depth_steps * tile_bytes;
+    const std::byte* queries_beside = queries + work.depth_steps * tile_bytes;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (std::int64_t step = 0; step < work.depth_steps; ++step) {
+      const key_tile keys = key_tile_of(group, token, step);
+      _tile_loadd(4, keys.address, keys.stride);
+      group.ahead.lines(8);
+      _tile_loadd(6, queries + step * tile_bytes, tile_row_bytes);
+      _tile_dpbf16ps(0, 4, 6);
+      if (two_columns) {
+        _tile_loadd(7, queries_beside + step * tile_bytes, tile_row_bytes);
+        _tile_dpbf16ps(1, 4, 7);
+      }
+      if (!two_tokens) continue;
+      const key_tile next = key_tile_of(group, token + 1, step);
+      _tile_loadd(5, next.address, next.stride);
+      _tile_dpbf16ps(2, 5, 6);
+      if (two_columns) _tile_dpbf16ps(3, 5, 7);
+    }
+    std::byte* to = work.scores + token * tile_bytes;
+    std::byte* beside = to + token_tiles * tile_bytes;
+    _tile_stored(0, to, tile_row_bytes);
+    if (two_columns) _tile_stored(1, beside, tile_row_bytes);
+    if (!two_tokens) return;
+    _tile_stored(2, to + tile_bytes, tile_row_bytes);
+    if (two_columns) _tile_stored(3, beside + tile_bytes, tile_row_bytes);
+  }
+
+  // O^T += V^T P^T for up to two tiles of dimensions and two of columns. Tiles 0 to 3 are O^T, 4
+  // and 5 V^T, 6 and 7 P^T.
+  TROUPE_TILES_TARGET static void add_values(group_view& group, const column_tiles& columns,
+                                             std::int64_t tile, float* output) {
+    const work_view& work = group.work;
+    const bool two_dims = tile + 1 < work.output_tiles;
+    const bool two_columns = columns.tiles == 2;
+    float* to = output + tile * tile_floats;
+    float* beside = to + work.output_tiles * tile_floats;
+    _tile_loadd(0, to, tile_row_bytes);
+    if (two_dims) _tile_loadd(1, to + tile_floats, tile_row_bytes);
+    if (two_columns) _tile_loadd(2, beside, tile_row_bytes);
+    if (two_dims && two_columns) _tile_loadd(3, beside + tile_floats, tile_row_bytes);
+    for (std::int64_t half = columns.token_begin / 2; half < (columns.token_end + 1) / 2; ++half) {
+      _tile_loadd(4, work.value_tile(half, tile), tile_row_bytes);
+      _tile_loadd(6, work.probabilities + half * tile_bytes, tile_row_bytes);
+      _tile_dpbf16ps(0, 4, 6);
+      if (two_columns) {
+        _tile_loadd(7, work.probabilities + (halves + half) * tile_bytes, tile_row_bytes);
+        _tile_dpbf16ps(2, 4, 7);
+      }
+      if (!two_dims) continue;
+      _tile_loadd(5, work.value_tile(half, tile + 1), tile_row_bytes);
+      _tile_dpbf16ps(1, 5, 6);
+      if (two_columns) _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, to, tile_row_bytes);
+    if (two_dims) _tile_stored(1, to + tile_floats, tile_row_bytes);
+    if (two_columns) _tile_stored(2, beside, tile_row_bytes);
+    if (two_dims && two_columns) _tile_stored(3, beside + tile_floats, tile_row_bytes);
+  }
+
+  // Few columns. Tiles 0 and 1 sum scores, 2 and 3 outputs; 4 and 5 are K or V, 6 is Q^T, 7 is P.
+  // Tiles 2, 3 and 7 have a row a column.
+  TROUPE_TILES_TARGET static void score_few(group_view& group, std::int64_t token,
+                                            std::int64_t token_end) {
+    const work_view& work = group.work;
+    const bool two_tokens = token + 1 < token_end;
+    _tile_zero(0);
+    _tile_zero(1);
+    for (std::int64_t step = 0; step < work.depth_steps; ++step) {
+      const key_tile keys = key_tile_of(group, token, step);
+      _tile_loadd(4, keys.address, keys.stride);
+      group.ahead.lines(8);
+      _tile_loadd(6, work.queries + step * tile_bytes, tile_row_bytes);
+      _tile_dpbf16ps(0, 4, 6);
+      if (!two_tokens) continue;
+      const key_tile next = key_tile_of(group, token + 1, step);
+      _tile_loadd(5, next.address, next.stride);
+      _tile_dpbf16ps(1, 5, 6);
+    }
+    std::byte* to = work.scores + token * tile_bytes;
+    _tile_stored(0, to, tile_row_bytes);
+    if (two_tokens) _tile_stored(1, to + tile_bytes, tile_row_bytes);
+  }
+
+  TROUPE_TILES_TARGET static void add_values_few(group_view& group, const column_tiles& columns,
+                                                 std::int64_t tile, float* output) {
+    const work_view& work = group.work;
+    group.ahead.lines(16);
+    float* to = output + tile * tile_floats;
+    _tile_loadd(2, to, tile_row_bytes);
+    _tile_loadd(3, to + tile_floats, tile_row_bytes);
+    for (std::int64_t half = columns.token_begin / 2; half < (columns.token_end + 1) / 2; ++half) {
+      _tile_loadd(7, work.probabilities + (halves + half) * tile_bytes, tile_row_bytes);
+      _tile_loadd(4, work.value_tile(half, tile), tile_row_bytes);
+      _tile_dpbf16ps(2, 7, 4);
+      _tile_loadd(5, work.value_tile(half, tile + 1), tile_row_bytes);
+      _tile_dpbf16ps(3, 7, 5);
+    }
+    _tile_stored(2, to, tile_row_bytes);
+    _tile_stored(3, to + tile_floats, tile_row_bytes);
+  }
+};
+
+TROUPE_TILES_TARGET void begin_wide(const column_block& block, std::byte* work) {
   configure_tiles({.few_rows = tile_rows});
   pack_queries(block, work_view(work, block.args.cache.head_dim));
 }
 
-// V^T of the group: tiles of 16 dimensions x 32 tokens.
-template <bool partial>
-TROUPE_AMX_TARGET void transpose_values(group_view& group) {
-  const work_view& work = group.work;
-  for (std::int64_t half = 0; half < halves; ++half) {
-    if (group.values[2 * half] == nullptr && group.values[2 * half + 1] == nullptr) continue;
-    const half_rows rows(group, half);
-    for (std::int64_t d = 0; d < work.dim; d += 2 * tile_rows) {
-      const __mmask32 mask = first_of_32(work.dim - d);
-      __m512i low[16];
-      __m512i high[16];
-      for (std::int64_t pair = 0; pair < 16; ++pair) {
-        const __m512i even = value_row<partial>(group, rows, 2 * pair, half, d, mask);
-        group.ahead.lines(2);
-        const __m512i odd = value_row<partial>(group, rows, 2 * pair + 1, half, d, mask);
-        low[pair] = _mm512_unpacklo_epi16(even, odd);
-        high[pair] = _mm512_unpackhi_epi16(even, odd);
-      }
-      transpose(low);
-      transpose(high);
-      std::byte* to = work.value_tile(half, d / tile_rows);
-      for (std::int64_t i = 0; i < 16; ++i) {
-        // Unpacking took dimensions 0-3, 8-11, 16-19, 24-27 into `low`, those between into `high`.
-        std::byte* row = to + (i / 4 * 8 + i % 4) * tile_row_bytes;
-        _mm512_store_si512(row, low[i]);
-        _mm512_store_si512(row + 4 * tile_row_bytes, high[i]);
-      }
-    }
-  }
+TROUPE_TILES_TARGET void begin_narrow(const column_block& block, std::byte* work) {
+  configure_tiles({.few_rows = block.item.columns});
+  pack_queries(block, work_view(work, block.args.cache.head_dim));
 }
 
-// S^T of up to 32 tokens x 32 columns. Tiles 0 to 3 sum, 4 and 5 are K, 6 and 7 are Q^T.
-TROUPE_AMX_TARGET void score(group_view& group, const column_tiles& columns, std::int64_t token) {
-  const work_view& work = group.work;
-  const bool two_tokens = token + 1 < columns.token_end;
-  const bool two_columns = columns.tiles == 2;
-  const std::byte* queries =
-      work.queries + columns.first / tile_rows * work.depth_steps * tile_bytes;
-  const std::byte* queries_beside = queries + work.depth_steps * tile_bytes;
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (std::int64_t step = 0; step < work.depth_steps; ++step) {
-    const key_tile keys = key_tile_of(group, token, step);
-    _tile_loadd(4, keys.address, keys.stride);
-    group.ahead.lines(8);
-    _tile_loadd(6, queries + step * tile_bytes, tile_row_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    if (two_columns) {
-      _tile_loadd(7, queries_beside + step * tile_bytes, tile_row_bytes);
-      _tile_dpbf16ps(1, 4, 7);
-    }
-    if (!two_tokens) continue;
-    const key_tile next = key_tile_of(group, token + 1, step);
-    _tile_loadd(5, next.address, next.stride);
-    _tile_dpbf16ps(2, 5, 6);
-    if (two_columns) _tile_dpbf16ps(3, 5, 7);
-  }
-  std::byte* to = work.scores + token * tile_bytes;
-  std::byte* beside = to + token_tiles * tile_bytes;
-  _tile_stored(0, to, tile_row_bytes);
-  if (two_columns) _tile_stored(1, beside, tile_row_bytes);
-  if (!two_tokens) return;
-  _tile_stored(2, to + tile_bytes, tile_row_bytes);
-  if (two_columns) _tile_stored(3, beside + tile_bytes, tile_row_bytes);
-}
+TROUPE_TILES_TARGET void end() { _tile_release(); }
 
-// Rescales the outputs of 16 columns where a maximum grew.
-TROUPE_AMX_TARGET void rescale(const work_view& work, __m512 factor, float* output) {
-  if (_mm512_cmp_ps_mask(factor, _mm512_set1_ps(1.0F), _CMP_NEQ_UQ) == 0) return;
-  for (std::int64_t d = 0; d < work.output_tiles * tile_rows; ++d) {
-    float* row = output + d * tile_rows;
-    _mm512_storeu_ps(row, _mm512_mul_ps(_mm512_loadu_ps(row), factor));
-  }
-}
-
-// O^T += V^T P^T for up to two tiles of dimensions and two of columns. Tiles 0 to 3 are O^T, 4 and
-// 5 V^T, 6 and 7 P^T.
-TROUPE_AMX_TARGET void add_values(group_view& group, const column_tiles& columns, std::int64_t tile,
-                                  float* output) {
-  const work_view& work = group.work;
-  const bool two_dims = tile + 1 < work.output_tiles;
-  const bool two_columns = columns.tiles == 2;
-  float* to = output + tile * tile_floats;
-  float* beside = to + work.output_tiles * tile_floats;
-  _tile_loadd(0, to, tile_row_bytes);
-  if (two_dims) _tile_loadd(1, to + tile_floats, tile_row_bytes);
-  if (two_columns) _tile_loadd(2, beside, tile_row_bytes);
-  if (two_dims && two_columns) _tile_loadd(3, beside + tile_floats, tile_row_bytes);
-  for (std::int64_t half = columns.token_begin / 2; half < (columns.token_end + 1) / 2; ++half) {
-    _tile_loadd(4, work.value_tile(half, tile), tile_row_bytes);
-    _tile_loadd(6, work.probabilities + half * tile_bytes, tile_row_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    if (two_columns) {
-      _tile_loadd(7, work.probabilities + (halves + half) * tile_bytes, tile_row_bytes);
-      _tile_dpbf16ps(2, 4, 7);
-    }
-    if (!two_dims) continue;
-    _tile_loadd(5, work.value_tile(half, tile + 1), tile_row_bytes);
-    _tile_dpbf16ps(1, 5, 6);
-    if (two_columns) _tile_dpbf16ps(3, 5, 7);
-  }
-  _tile_stored(0, to, tile_row_bytes);
-  if (two_dims) _tile_stored(1, to + tile_floats, tile_row_bytes);
-  if (two_columns) _tile_stored(2, beside, tile_row_bytes);
-  if (two_dims && two_columns) _tile_stored(3, beside + tile_floats, tile_row_bytes);
-}
-
-void add_special_values(const group_view& group, const column_tiles& columns, float* output) {
-  for (std::int64_t tile = 0; tile < columns.tiles; ++tile) {
-    float* to = output + tile * group.work.output_tiles * tile_floats;
-    for_special_values(group, tile, columns.first + tile * tile_rows,
-                       [&](std::int64_t d, std::int64_t column, float product) {
-                         to[d * tile_rows + column] += product;
-                       });
-  }
-}
-
-TROUPE_AMX_TARGET void step(const column_block& block, const token_range& tokens, std::byte* memory,
-                            float* state) {
-  const work_view work(memory, block.args.cache.head_dim);
-  group_view group(block, tokens, work);
-  group.partial ? transpose_values<true>(group) : transpose_values<false>(group);
-  const auto padded = static_cast<std::int64_t>(block.position.size());
-  for (std::int64_t first = 0; first < block.item.columns; first += columns_step) {
-    const std::int64_t count = std::min(columns_step, block.item.columns - first);
-    const auto last = static_cast<std::size_t>(first + count - 1);
-    const std::int64_t begin =
-        std::max<std::int64_t>(block.first[static_cast<std::size_t>(first)], tokens.begin);
-    const std::int64_t end = std::min<std::int64_t>(block.position[last] + 1, tokens.end);
-    if (begin >= end) continue;
-    const column_tiles columns{.first = first,
-                               .tiles = count > tile_rows ? 2 : 1,
-                               .token_begin = (begin - tokens.first) / tile_rows,
-                               .token_end = (end - tokens.first + tile_rows - 1) / tile_rows};
-    for (std::int64_t token = columns.token_begin; token < columns.token_end; token += 2) {
-      score(group, columns, token);
-    }
-    float* output = state + 2 * padded + first * work.output_tiles * tile_rows;
-    for (std::int64_t tile = 0; tile < columns.tiles; ++tile) {
-      rescale(work, soften(group, columns, tile, state),
-              output + tile * work.output_tiles * tile_floats);
-    }
-    for (std::int64_t tile = 0; tile < work.output_tiles; tile += 2) {
-      add_values(group, columns, tile, output);
-    }
-    if (group.special_tokens != 0) add_special_values(group, columns, output);
-  }
-}
-
-TROUPE_AMX_TARGET void fold(const column_block& block, float* total, const float* part) {
-  const auto padded = static_cast<std::int64_t>(block.position.size());
-  const std::int64_t rows = round_up(block.args.cache.head_dim, tile_rows);
-  for (std::int64_t first = 0; first < block.item.columns; first += tile_rows) {
-    const merge_factors factors = merge_sums(total, part, first, padded);
-    for (std::int64_t d = 0; d < rows; ++d) {
-      const std::int64_t at = 2 * padded + first * rows + d * tile_rows;
-      const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(total + at), factors.total);
-      _mm512_storeu_ps(total + at,
-                       _mm512_fmadd_ps(_mm512_loadu_ps(part + at), factors.part, scaled));
-    }
-  }
-}
-
-TROUPE_AMX_TARGET void write(const column_block& block, const float* total) {
-  const std::int64_t dim = block.args.cache.head_dim;
-  const std::int64_t rows = round_up(dim, tile_rows);
-  const auto padded = static_cast<std::int64_t>(block.position.size());
-  for (std::int64_t first = 0; first < block.item.columns; first += tile_rows) {
-    const __m512 sum = _mm512_loadu_ps(total + padded + first);
-    const std::int64_t count = std::min(tile_rows, block.item.columns - first);
-    std::byte* to[tile_rows] = {};
-    for (std::int64_t c = 0; c < count; ++c) to[c] = output_row(block, first + c);
-    for (std::int64_t d = 0; d < dim; d += tile_rows) {
-      const float* from = total + 2 * padded + first * rows + d * tile_rows;
-      __m512i columns[16];
-      for (int i = 0; i < 16; ++i) {
-        columns[i] = _mm512_castps_si512(normalised(_mm512_loadu_ps(from + i * 16), sum));
-      }
-      transpose(columns);
-      for (std::int64_t c = 0; c < count; ++c) {
-        store_output(block.args.output, to[c], d, dim, _mm512_castsi512_ps(columns[c]));
-      }
-    }
-  }
-}
-
-TROUPE_AMX_TARGET void end() { _tile_release(); }
-
-constexpr block_kernel kernel{output_floats, work_bytes, begin, step, fold, write, end};
+constexpr block_kernel wide_kernel{output_floats, work_bytes, begin_wide, wide_step<amx_products>,
+                                   wide_fold,     wide_write, end};
+constexpr block_kernel narrow_kernel{
+    output_floats, work_bytes,   begin_narrow, narrow_step<amx_products>,
+    narrow_fold,   narrow_write, end};
 
 }  // namespace
-}  // namespace amx
+}  // namespace tiles
 
 const block_kernel* amx_kernel(std::int64_t columns) {
-  return columns <= amx::tile_rows ? amx::narrow_kernel() : &amx::kernel;
+  return columns <= tiles::tile_rows ? &tiles::narrow_kernel : &tiles::wide_kernel;
 }
 
 #else

@@ -92,6 +92,7 @@ struct block_kernel {
 [[nodiscard]] const block_kernel* float32_kernel(instruction_path path, dtype cache);
 // The AMX kernel for an item of so many columns: all of them give a query the same bits.
 [[nodiscard]] const block_kernel* amx_kernel(std::int64_t columns);
+[[nodiscard]] const block_kernel* avx512_bf16_kernel(std::int64_t columns);  // likewise
 
 // Grow-only, 64-byte aligned, uninitialised.
 class aligned_bytes {

@@ -31,7 +31,9 @@ double tolerance(instruction_path path, const attention_case& of, double product
                  double visible) {
   const double u = std::ldexp(1.0, -24);
   const double u_b = std::ldexp(1.0, -9);
-  const bool tiles = path == instruction_path::amx_bf16 && of.cache == dtype::bfloat16;
+  const bool tiles =
+      (path == instruction_path::amx_bf16 || path == instruction_path::avx512_bf16) &&
+      of.cache == dtype::bfloat16;
   const auto dim = static_cast<double>(of.head_dim);
   const double exponent = product_sum / std::sqrt(dim) * ((dim + 6) * u + (tiles ? u_b : 0));
   return 2 * std::expm1(exponent) + (2 * visible + visible / 64 + 64) * u + (tiles ? 2 * u_b : 0) +

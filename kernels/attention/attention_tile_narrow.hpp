@@ -1,28 +1,22 @@
-// Attention on AMX tiles for up to 16 columns: decoding.
+// Attention in tiles for up to 16 columns: decoding. `Products` multiplies them.
 //
-// The same products and sums as in attention_amx.cpp, with the operands of the second
+// The same products and sums as in attention_tile_wide.hpp, with the operands of the second
 // multiplication exchanged: O += P V instead of O^T += V^T P^T. A tile multiplication computes the
 // same bits either way, V needs no transposition (rows of tokens are interleaved, a shuffle a row),
 // and its cost falls with the number of columns. Rows of O hold their dimensions in the order that
 // interleaving leaves: of each 32 first 0-3, 8-11, 16-19, 24-27, then the others; write() puts them
 // right.
-#include "kernels/attention/attention_amx_group.hpp"
+#pragma once
 
-#if TROUPE_AMX_POSSIBLE
+#include "kernels/attention/attention_tile_group.hpp"
 
-namespace troupe::kernels::attention_detail::amx {
-namespace {
+#if TROUPE_TILES_POSSIBLE
 
-// Tiles: 0 and 1 sum scores, 2 and 3 outputs; 4 and 5 are K or V, 6 is Q^T, 7 is P. Tiles 2, 3 and
-// 7 have a row a column.
-TROUPE_AMX_TARGET void begin(const column_block& block, std::byte* work) {
-  configure_tiles({.few_rows = block.item.columns});
-  pack_queries(block, work_view(work, block.args.cache.head_dim));
-}
+namespace troupe::kernels::attention_detail::tiles {
 
 // V of the group with pairs of tokens interleaved: tiles of 32 tokens x 16 dimensions.
 template <bool partial>
-TROUPE_AMX_TARGET void interleave_values(group_view& group) {
+TROUPE_TILES_TARGET void interleave_values(group_view& group) {
   const work_view& work = group.work;
   for (std::int64_t half = 0; half < halves; ++half) {
     if (group.values[2 * half] == nullptr && group.values[2 * half + 1] == nullptr) continue;
@@ -41,29 +35,8 @@ TROUPE_AMX_TARGET void interleave_values(group_view& group) {
   }
 }
 
-TROUPE_AMX_TARGET void score(group_view& group, std::int64_t token, std::int64_t token_end) {
-  const work_view& work = group.work;
-  const bool two_tokens = token + 1 < token_end;
-  _tile_zero(0);
-  _tile_zero(1);
-  for (std::int64_t step = 0; step < work.depth_steps; ++step) {
-    const key_tile keys = key_tile_of(group, token, step);
-    _tile_loadd(4, keys.address, keys.stride);
-    group.ahead.lines(8);
-    _tile_loadd(6, work.queries + step * tile_bytes, tile_row_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    if (!two_tokens) continue;
-    const key_tile next = key_tile_of(group, token + 1, step);
-    _tile_loadd(5, next.address, next.stride);
-    _tile_dpbf16ps(1, 5, 6);
-  }
-  std::byte* to = work.scores + token * tile_bytes;
-  _tile_stored(0, to, tile_row_bytes);
-  if (two_tokens) _tile_stored(1, to + tile_bytes, tile_row_bytes);
-}
-
 // P [columns][32 tokens] of each half, behind P^T.
-TROUPE_AMX_TARGET void transpose_probabilities(const work_view& work) {
+TROUPE_TILES_TARGET inline void transpose_probabilities(const work_view& work) {
   for (std::int64_t half = 0; half < halves; ++half) {
     const std::byte* from = work.probabilities + half * tile_bytes;
     __m512i rows[16];
@@ -74,30 +47,12 @@ TROUPE_AMX_TARGET void transpose_probabilities(const work_view& work) {
   }
 }
 
-TROUPE_AMX_TARGET void add_values(group_view& group, const column_tiles& columns, std::int64_t tile,
-                                  float* output) {
-  const work_view& work = group.work;
-  group.ahead.lines(16);
-  float* to = output + tile * tile_floats;
-  _tile_loadd(2, to, tile_row_bytes);
-  _tile_loadd(3, to + tile_floats, tile_row_bytes);
-  for (std::int64_t half = columns.token_begin / 2; half < (columns.token_end + 1) / 2; ++half) {
-    _tile_loadd(7, work.probabilities + (halves + half) * tile_bytes, tile_row_bytes);
-    _tile_loadd(4, work.value_tile(half, tile), tile_row_bytes);
-    _tile_dpbf16ps(2, 7, 4);
-    _tile_loadd(5, work.value_tile(half, tile + 1), tile_row_bytes);
-    _tile_dpbf16ps(3, 7, 5);
-  }
-  _tile_stored(2, to, tile_row_bytes);
-  _tile_stored(3, to + tile_floats, tile_row_bytes);
-}
-
-[[nodiscard]] std::int64_t tiles_of(std::int64_t dim) {
+[[nodiscard]] inline std::int64_t tiles_of(std::int64_t dim) {
   return round_up(dim, tile_depth) / tile_rows;
 }
 
-TROUPE_AMX_TARGET void rescale(const work_view& work, std::int64_t columns, __m512 factor,
-                               float* output) {
+TROUPE_TILES_TARGET inline void rescale_rows(const work_view& work, std::int64_t columns,
+                                             __m512 factor, float* output) {
   if (_mm512_cmp_ps_mask(factor, _mm512_set1_ps(1.0F), _CMP_NEQ_UQ) == 0) return;
   alignas(64) float factors[tile_rows];
   _mm512_store_ps(factors, factor);
@@ -110,27 +65,28 @@ TROUPE_AMX_TARGET void rescale(const work_view& work, std::int64_t columns, __m5
 }
 
 // Where dimension d of column c lies in O.
-[[nodiscard]] std::int64_t output_place(std::int64_t d, std::int64_t c) {
+[[nodiscard]] inline std::int64_t output_place(std::int64_t d, std::int64_t c) {
   const std::int64_t in_pair = d % tile_depth;
   const std::int64_t tile = d / tile_depth * 2 + in_pair % 8 / 4;
   return tile * tile_floats + c * tile_rows + in_pair / 8 * 4 + in_pair % 4;
 }
 
-TROUPE_AMX_TARGET void step(const column_block& block, const token_range& tokens, std::byte* memory,
-                            float* state) {
+template <class Products>
+TROUPE_TILES_TARGET void narrow_step(const column_block& block, const token_range& tokens,
+                                     std::byte* memory, float* state) {
   const work_view work(memory, block.args.cache.head_dim);
   group_view group(block, tokens, work);
   group.partial ? interleave_values<true>(group) : interleave_values<false>(group);
   const column_tiles columns{.token_begin = (tokens.begin - tokens.first) / tile_rows,
                              .token_end = (tokens.end - tokens.first + tile_rows - 1) / tile_rows};
   for (std::int64_t token = columns.token_begin; token < columns.token_end; token += 2) {
-    score(group, token, columns.token_end);
+    Products::score_few(group, token, columns.token_end);
   }
   float* output = state + 2 * static_cast<std::int64_t>(block.position.size());
-  rescale(work, block.item.columns, soften(group, columns, 0, state), output);
+  rescale_rows(work, block.item.columns, soften(group, columns, 0, state), output);
   transpose_probabilities(work);
   for (std::int64_t tile = 0; tile < tiles_of(work.dim); tile += 2) {
-    add_values(group, columns, tile, output);
+    Products::add_values_few(group, columns, tile, output);
   }
   if (group.special_tokens == 0) return;
   for_special_values(group, 0, 0, [&](std::int64_t d, std::int64_t column, float product) {
@@ -138,7 +94,8 @@ TROUPE_AMX_TARGET void step(const column_block& block, const token_range& tokens
   });
 }
 
-TROUPE_AMX_TARGET void fold(const column_block& block, float* total, const float* part) {
+TROUPE_TILES_TARGET inline void narrow_fold(const column_block& block, float* total,
+                                            const float* part) {
   const auto padded = static_cast<std::int64_t>(block.position.size());
   const merge_factors factors = merge_sums(total, part, 0, padded);
   alignas(64) float of_total[tile_rows];
@@ -155,7 +112,7 @@ TROUPE_AMX_TARGET void fold(const column_block& block, float* total, const float
   }
 }
 
-TROUPE_AMX_TARGET void write(const column_block& block, const float* total) {
+TROUPE_TILES_TARGET inline void narrow_write(const column_block& block, const float* total) {
   const std::int64_t dim = block.args.cache.head_dim;
   const auto padded = static_cast<std::int64_t>(block.position.size());
   // Dimensions 0 .. 15 of 32 as lanes of the two tiles; the other 16 lie 8 lanes further.
@@ -176,14 +133,6 @@ TROUPE_AMX_TARGET void write(const column_block& block, const float* total) {
   }
 }
 
-TROUPE_AMX_TARGET void end() { _tile_release(); }
-
-constexpr block_kernel kernel{output_floats, work_bytes, begin, step, fold, write, end};
-
-}  // namespace
-
-const block_kernel* narrow_kernel() { return &kernel; }
-
-}  // namespace troupe::kernels::attention_detail::amx
+}  // namespace troupe::kernels::attention_detail::tiles
 
 #endif

@@ -1,14 +1,14 @@
-// Vector parts of the AMX attention kernels: layouts of tiles, 2^x. Included by attention_amx*.cpp
-// only.
+// Vector parts of the attention kernels that work in tiles, for AMX and AVX512-BF16: layouts of
+// tiles, 2^x. Included by their sources only.
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__)
-#define TROUPE_AMX_POSSIBLE 1
+#define TROUPE_TILES_POSSIBLE 1
 #else
-#define TROUPE_AMX_POSSIBLE 0
+#define TROUPE_TILES_POSSIBLE 0
 #endif
 
-#if TROUPE_AMX_POSSIBLE
+#if TROUPE_TILES_POSSIBLE
 
 #ifndef __clang__
 // The intrinsics of GCC 12 pass undefined registers on purpose and are warned about when inlined.
@@ -22,11 +22,11 @@
 
 // Per function, not per file: inline functions of the standard library must not be compiled with
 // these and then be shared with code for other machines.
-#define TROUPE_AMX_TARGET \
+#define TROUPE_TILES_TARGET \
   __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")))
-#define TROUPE_AMX_INLINE TROUPE_AMX_TARGET inline __attribute__((always_inline))
+#define TROUPE_TILES_INLINE TROUPE_TILES_TARGET inline __attribute__((always_inline))
 
-namespace troupe::kernels::attention_detail::amx {
+namespace troupe::kernels::attention_detail::tiles {
 
 inline constexpr std::int64_t tile_bytes = 1024;
 inline constexpr std::int64_t tile_rows = 16;
@@ -34,7 +34,7 @@ inline constexpr std::int64_t tile_row_bytes = 64;
 inline constexpr std::int64_t tile_depth = 32;  // bfloat16 inputs of one multiplication
 
 // 16 x 16 elements of 32 bits: four rounds of pairing rows 1, 2, 4 and 8 apart.
-TROUPE_AMX_INLINE void transpose(__m512i (&rows)[16]) {
+TROUPE_TILES_INLINE void transpose(__m512i (&rows)[16]) {
   __m512i a[16];
   for (int i = 0; i < 16; i += 2) {
     a[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
@@ -62,7 +62,7 @@ TROUPE_AMX_INLINE void transpose(__m512i (&rows)[16]) {
 
 // 2^x for x <= 0; exactly 1 at 0, exactly 0 below -125, NaN of NaN. The polynomial is the minimax
 // fit to 2^f on [-1/2, 1/2] with constant term 1: relative error 1.1e-7 in exact arithmetic.
-TROUPE_AMX_INLINE __m512 power_of_two(__m512 x) {
+TROUPE_TILES_INLINE __m512 power_of_two(__m512 x) {
   const __mmask16 large = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-125.0F), _CMP_NLT_UQ);
   // Adding 1.5 * 2^23 rounds to a whole number and leaves it in the low bits.
   const __m512 magic = _mm512_set1_ps(12582912.0F);
@@ -79,44 +79,27 @@ TROUPE_AMX_INLINE __m512 power_of_two(__m512 x) {
 }
 
 // A finite stand-in for a maximum of -infinity: differences from it stay -infinity.
-TROUPE_AMX_INLINE __m512 finite_base(__m512 maximum) {
+TROUPE_TILES_INLINE __m512 finite_base(__m512 maximum) {
   const __m512 lowest = _mm512_set1_ps(-__builtin_inff());
   const __mmask16 none = _mm512_cmp_ps_mask(maximum, lowest, _CMP_EQ_OQ);
   return _mm512_mask_mov_ps(maximum, none, _mm512_setzero_ps());
 }
 
 // bfloat16 of 32 floats in order, round to nearest even.
-TROUPE_AMX_INLINE __m512i to_bfloat16(__m512 low, __m512 high) {
+TROUPE_TILES_INLINE __m512i to_bfloat16(__m512 low, __m512 high) {
   return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
 // The first `count` of 32 or 16 elements.
-TROUPE_AMX_INLINE __mmask32 first_of_32(std::int64_t count) {
+TROUPE_TILES_INLINE __mmask32 first_of_32(std::int64_t count) {
   return count >= 32 ? 0xFFFFFFFFU : (__mmask32{1} << count) - 1;
 }
-TROUPE_AMX_INLINE __mmask16 first_of_16(std::int64_t count) {
+TROUPE_TILES_INLINE __mmask16 first_of_16(std::int64_t count) {
   return count >= 16  ? static_cast<__mmask16>(0xFFFF)
          : count <= 0 ? static_cast<__mmask16>(0)
                       : static_cast<__mmask16>((1U << count) - 1);
 }
 
-struct tile_options {
-  std::int64_t few_rows = tile_rows;  // rows of tiles 2, 3 and 7
-};
-// Tiles of rows of 64 bytes, 16 of them but where the options say. The configuration is volatile
-// since the compiler takes ldtilecfg to read only its first bytes and may drop the stores of
-// others.
-TROUPE_AMX_TARGET inline void configure_tiles(tile_options options) {
-  alignas(64) volatile std::uint8_t configuration[64] = {};
-  configuration[0] = 1;
-  for (int tile = 0; tile < 8; ++tile) {
-    const bool few = tile == 2 || tile == 3 || tile == 7;
-    configuration[16 + 2 * tile] = static_cast<std::uint8_t>(tile_row_bytes);
-    configuration[48 + tile] = static_cast<std::uint8_t>(few ? options.few_rows : tile_rows);
-  }
-  _tile_loadconfig(const_cast<const std::uint8_t*>(configuration));
-}
-
-}  // namespace troupe::kernels::attention_detail::amx
+}  // namespace troupe::kernels::attention_detail::tiles
 
 #endif

@@ -1,10 +1,10 @@
-#include "kernels/attention/attention_amx_group.hpp"
+#include "kernels/attention/attention_tile_group.hpp"
 
-#if TROUPE_AMX_POSSIBLE
+#if TROUPE_TILES_POSSIBLE
 
-namespace troupe::kernels::attention_detail::amx {
+namespace troupe::kernels::attention_detail::tiles {
 
-TROUPE_AMX_TARGET void pack_queries(const column_block& block, const work_view& work) {
+TROUPE_TILES_TARGET void pack_queries(const column_block& block, const work_view& work) {
   const auto padded = static_cast<std::int64_t>(block.position.size());
   for (std::int64_t first = 0; first < padded; first += tile_rows) {
     const float* queries[tile_rows] = {};
@@ -34,7 +34,7 @@ TROUPE_AMX_TARGET void pack_queries(const column_block& block, const work_view& 
 namespace {
 
 // What lies behind a row of K is another token: the last dimensions are copied, zeros behind them.
-TROUPE_AMX_TARGET void copy_key_tails(const group_view& group) {
+TROUPE_TILES_TARGET void copy_key_tails(const group_view& group) {
   const std::int64_t dim = group.work.dim;
   const std::int64_t done = dim / tile_depth * tile_depth;
   if (done == dim) return;
@@ -51,8 +51,8 @@ TROUPE_AMX_TARGET void copy_key_tails(const group_view& group) {
 
 // Scales the scores of 16 columns in place, sets those that a column does not see to -infinity.
 // Returns each column's maximum.
-TROUPE_AMX_TARGET __m512 mask_scores(const group_view& group, const column_tiles& columns,
-                                     std::int64_t first, float* scores) {
+TROUPE_TILES_TARGET __m512 mask_scores(const group_view& group, const column_tiles& columns,
+                                       std::int64_t first, float* scores) {
   constexpr float log2_e = 1.44269504F;
   const __m512 scale = _mm512_set1_ps(group.block.args.scale * log2_e);
   const __m512 lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
@@ -87,8 +87,8 @@ TROUPE_AMX_TARGET __m512 mask_scores(const group_view& group, const column_tiles
 }
 
 // Probabilities rounded to bfloat16 in pairs of tokens; returns the sums of the rounded values.
-TROUPE_AMX_TARGET __m512 exponentials(group_view& group, const column_tiles& columns,
-                                      const float* scores, __m512 base, std::byte* to) {
+TROUPE_TILES_TARGET __m512 exponentials(group_view& group, const column_tiles& columns,
+                                        const float* scores, __m512 base, std::byte* to) {
   alignas(64) static constexpr std::uint16_t interleave[32] = {
       0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
@@ -151,8 +151,8 @@ half_rows::half_rows(const group_view& group, std::int64_t half) {
   }
 }
 
-TROUPE_AMX_TARGET __m512 soften(group_view& group, const column_tiles& columns, std::int64_t tile,
-                                float* state) {
+TROUPE_TILES_TARGET __m512 soften(group_view& group, const column_tiles& columns, std::int64_t tile,
+                                  float* state) {
   const auto padded = static_cast<std::int64_t>(group.block.position.size());
   const std::int64_t first = columns.first + tile * tile_rows;
   auto* scores = reinterpret_cast<float*>(group.work.scores + tile * token_tiles * tile_bytes);
@@ -172,8 +172,8 @@ TROUPE_AMX_TARGET __m512 soften(group_view& group, const column_tiles& columns, 
   return factor;
 }
 
-TROUPE_AMX_TARGET merge_factors merge_sums(float* total, const float* part, std::int64_t first,
-                                           std::int64_t columns_padded) {
+TROUPE_TILES_TARGET merge_factors merge_sums(float* total, const float* part, std::int64_t first,
+                                             std::int64_t columns_padded) {
   const __m512 before = _mm512_loadu_ps(total + first);
   const __m512 added = _mm512_loadu_ps(part + first);
   const __m512 maximum = _mm512_max_ps(before, added);
@@ -188,6 +188,6 @@ TROUPE_AMX_TARGET merge_factors merge_sums(float* total, const float* part, std:
   return factors;
 }
 
-}  // namespace troupe::kernels::attention_detail::amx
+}  // namespace troupe::kernels::attention_detail::tiles
 
 #endif

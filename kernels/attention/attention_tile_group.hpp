@@ -1,19 +1,19 @@
-// What the two AMX attention kernels share: work memory, a group's blocks, the softmax of 16
-// columns. Included by attention_amx*.cpp only. `wide` takes up to 128 columns, `narrow` up to 16.
+// What the attention kernels in tiles share: work memory, a group's blocks, the softmax of 16
+// columns. Included by their sources only. `wide` takes up to 128 columns, `narrow` up to 16.
 #pragma once
 
-#include "kernels/attention/attention_amx_tiles.hpp"
 #include "kernels/attention/attention_prefetch.hpp"
+#include "kernels/attention/attention_tiles.hpp"
 #include "kernels/attention/attention_work.hpp"
 #include "kernels/bfloat16.hpp"
 
-#if TROUPE_AMX_POSSIBLE
+#if TROUPE_TILES_POSSIBLE
 
 #include <algorithm>
 #include <cstring>
 #include <limits>
 
-namespace troupe::kernels::attention_detail::amx {
+namespace troupe::kernels::attention_detail::tiles {
 
 inline constexpr std::int64_t token_tiles = group_tokens / tile_rows;  // 4: one cache block each
 inline constexpr std::int64_t halves = group_tokens / tile_depth;  // 2: inputs of an output tile
@@ -87,7 +87,7 @@ struct column_tiles {
 };
 
 // Elements of `row` that are infinite or NaN: all bits of the exponent set.
-TROUPE_AMX_INLINE __mmask32 not_finite(__m512i row) {
+TROUPE_TILES_INLINE __mmask32 not_finite(__m512i row) {
   const __m512i exponent = _mm512_set1_epi16(0x7F80);
   return _mm512_cmpeq_epi16_mask(_mm512_and_si512(row, exponent), exponent);
 }
@@ -102,8 +102,8 @@ struct half_rows {
 
 // 32 dimensions of V from `d` on of one token.
 template <bool partial>
-TROUPE_AMX_INLINE __m512i value_row(group_view& group, const half_rows& rows, std::int64_t index,
-                                    std::int64_t half, std::int64_t d, __mmask32 mask) {
+TROUPE_TILES_INLINE __m512i value_row(group_view& group, const half_rows& rows, std::int64_t index,
+                                      std::int64_t half, std::int64_t d, __mmask32 mask) {
   __m512i row = _mm512_maskz_loadu_epi16(mask & rows.seen[index], rows.row[index] + d);
   if constexpr (partial) {
     const __mmask32 special = not_finite(row);
@@ -120,8 +120,8 @@ struct key_tile {
   const void* address;
   std::int64_t stride;
 };
-TROUPE_AMX_INLINE key_tile key_tile_of(const group_view& group, std::int64_t token,
-                                       std::int64_t step) {
+TROUPE_TILES_INLINE key_tile key_tile_of(const group_view& group, std::int64_t token,
+                                         std::int64_t step) {
   if ((step + 1) * tile_depth > group.work.dim) {
     return {group.work.key_tails + token * tile_bytes, tile_row_bytes};
   }
@@ -176,15 +176,15 @@ void for_special_values(const group_view& group, std::int64_t tile, std::int64_t
 }
 
 // Adding +0 leaves one kind of zero; NaN becomes the one quiet NaN.
-TROUPE_AMX_INLINE __m512 normalised(__m512 value, __m512 sum) {
+TROUPE_TILES_INLINE __m512 normalised(__m512 value, __m512 sum) {
   const __m512 result = _mm512_add_ps(_mm512_div_ps(value, sum), _mm512_setzero_ps());
   const __mmask16 nan = _mm512_cmp_ps_mask(result, result, _CMP_UNORD_Q);
   return _mm512_mask_mov_ps(result, nan, _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000)));
 }
 
 // Writes dimensions [d, d + 16) of one column.
-TROUPE_AMX_INLINE void store_output(const tensor_view& output, std::byte* row, std::int64_t d,
-                                    std::int64_t dim, __m512 result) {
+TROUPE_TILES_INLINE void store_output(const tensor_view& output, std::byte* row, std::int64_t d,
+                                      std::int64_t dim, __m512 result) {
   const __mmask16 mask = first_of_16(dim - d);
   if (output.type == dtype::float32) {
     _mm512_mask_storeu_ps(reinterpret_cast<float*>(row) + d, mask, result);
@@ -202,8 +202,6 @@ TROUPE_AMX_INLINE void store_output(const tensor_view& output, std::byte* row, s
   return output.data.address + at * static_cast<std::int64_t>(size_of(output.type));
 }
 
-[[nodiscard]] const block_kernel* narrow_kernel();
-
-}  // namespace troupe::kernels::attention_detail::amx
+}  // namespace troupe::kernels::attention_detail::tiles
 
 #endif
