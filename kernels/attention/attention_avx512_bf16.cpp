@@ -82,6 +82,44 @@ TROUPE_TILES_TARGET void score_rows(group_view& group, std::int64_t first_column
                token_tiles * tile_floats);
 }
 
+// S^T of one tile of tokens by the first few columns, whose lanes would be nearly empty: K is
+// transposed, so that lanes are tokens, and the sums are transposed back.
+template <int columns>
+TROUPE_TILES_TARGET void score_tokens(group_view& group, std::int64_t token) {
+  const work_view& work = group.work;
+  __m512 scores[columns];
+  for (__m512& sum : scores) sum = _mm512_setzero_ps();
+  for (std::int64_t step = 0; step < work.depth_steps; ++step) {
+    const key_tile keys = key_tile_of(group, token, step);
+    group.ahead.lines(8);
+    __m512i pairs[tile_rows];
+    for (std::int64_t r = 0; r < tile_rows; ++r) {
+      pairs[r] = _mm512_loadu_si512(static_cast<const std::byte*>(keys.address) + r * keys.stride);
+    }
+    transpose(pairs);
+    const std::byte* queries = work.queries + step * tile_bytes;
+#pragma GCC unroll 16
+    for (std::int64_t pair = 0; pair < tile_rows; ++pair) {
+#pragma GCC unroll 8
+      for (int c = 0; c < columns; ++c) {
+        int both = 0;
+        std::memcpy(&both, queries + pair * tile_row_bytes + c * 4, sizeof(both));
+        scores[c] =
+            _mm512_dpbf16_ps(scores[c], (__m512bh)pairs[pair], (__m512bh)_mm512_set1_epi32(both));
+      }
+    }
+  }
+  __m512i rows[tile_rows];
+  for (std::int64_t c = 0; c < tile_rows; ++c) {
+    rows[c] = c < columns ? _mm512_castps_si512(scores[c]) : _mm512_setzero_si512();
+  }
+  transpose(rows);
+  std::byte* to = work.scores + token * tile_bytes;
+  for (std::int64_t r = 0; r < tile_rows; ++r) {
+    _mm512_store_si512(to + r * tile_row_bytes, rows[r]);
+  }
+}
+
 // O^T += V^T P^T of some dimensions of a tile from row `row` on.
 template <int rows, int tiles>
 TROUPE_TILES_TARGET void add_value_rows(const group_view& group, const column_tiles& columns,
@@ -141,7 +179,20 @@ struct vector_products {
   }
   static void score_few(group_view& group, std::int64_t token, std::int64_t token_end) {
     const std::int64_t end = std::min(token + 2, token_end);
-    for (std::int64_t at = token; at < end; ++at) score_rows<16, 1>(group, 0, at, 0);
+    const std::int64_t count = group.block.item.columns;
+    for (std::int64_t at = token; at < end; ++at) {
+      if (count == 1) {
+        score_tokens<1>(group, at);
+      } else if (count == 2) {
+        score_tokens<2>(group, at);
+      } else if (count <= 4) {
+        score_tokens<4>(group, at);
+      } else if (count <= 8) {
+        score_tokens<8>(group, at);
+      } else {
+        score_rows<16, 1>(group, 0, at, 0);
+      }
+    }
   }
   static void add_values_few(group_view& group, const column_tiles& columns, std::int64_t tile,
                              float* output) {
