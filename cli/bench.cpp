@@ -124,6 +124,7 @@ nlohmann::ordered_json figures(const bench_flags& flags, const opened_model& ope
   std::vector<double> decode;
   std::vector<double> ttft;
   std::vector<double> bytes_per_s;
+  std::vector<double> roofline;
   for (const round_times& times : rounds) {
     prefill.push_back(sequences * static_cast<double>(flags.prompt_tokens) / times.first_tokens_s);
     for (const double seconds : times.ttft_s) ttft.push_back(seconds * 1e3);
@@ -132,6 +133,11 @@ nlohmann::ordered_json figures(const bench_flags& flags, const opened_model& ope
     const std::int64_t context = flags.prompt_tokens + flags.max_tokens / 2;
     bytes_per_s.push_back(work.decode_bytes(context, flags.concurrency) *
                           static_cast<double>(times.decode_steps) / times.decode_s);
+    // What a step takes if only the memory, or only the products, had a limit: the longer one.
+    const double step_s =
+        std::max(work.decode_bytes(context, flags.concurrency) / (limits.read_gb_per_s * 1e9),
+                 work.decode_flop(context, flags.concurrency) / (limits.matmul_gflop_per_s * 1e9));
+    roofline.push_back(step_s * static_cast<double>(times.decode_steps) / times.decode_s);
   }
   nlohmann::ordered_json out;
   const spread prefill_spread = spread_of(prefill);
@@ -141,6 +147,7 @@ nlohmann::ordered_json figures(const bench_flags& flags, const opened_model& ope
   if (!bytes_per_s.empty()) {
     out["decode_read_bandwidth_share"] =
         nine_digits(spread_of(bytes_per_s).median / (limits.read_gb_per_s * 1e9));
+    out["decode_roofline_share"] = nine_digits(spread_of(roofline).median);
   }
   const double flop_per_token =
       work.prefill_flop(flags.prompt_tokens) / static_cast<double>(flags.prompt_tokens);
@@ -162,8 +169,9 @@ void print_text(const nlohmann::ordered_json& out) {
   for (const auto& [name, value] : out.items()) std::cout << name << ": " << value.dump() << '\n';
 }
 
-// After the rounds, when all ranks are idle: while they start, another one may be loading. A virtual
-// machine's memory changes its speed within seconds, so the better of before and after counts.
+// After the rounds, when all ranks are idle: while they start, another one may be loading. A
+// virtual machine's memory changes its speed within seconds, so the better of before and after
+// counts.
 base::result<machine_limits> measure_again(const bench_flags& flags, const opened_model& opened,
                                            const machine_limits& before) {
   if (opened.device) return before;
@@ -266,7 +274,8 @@ exit_code run_bench(const bench_flags& flags, const invocation& called) {
   // Measured where the figures are printed.
   const bool prints = flags.model.ranks == "threads" || (called.seat && called.seat->rank == 0);
   if (prints) {
-    const auto measured = measure_machine(*opened, ranks_of(flags.model) * opened->threads_per_rank);
+    const auto measured =
+        measure_machine(*opened, ranks_of(flags.model) * opened->threads_per_rank);
     if (!measured) return report(measured.error());
     limits = *measured;
   }

@@ -56,13 +56,22 @@ double work_model::prefill_flop(std::int64_t tokens) const {
          4.0 * query_elements_ * seen(tokens);
 }
 
-double work_model::decode_bytes(std::int64_t context, std::int64_t sequences) const {
+double work_model::visible(std::int64_t context) const {
   double positions = 0.0;
   for (const std::int64_t window : windows_) {
     positions += static_cast<double>(window == 0 ? context : std::min(context, window));
   }
+  return positions;
+}
+
+double work_model::decode_bytes(std::int64_t context, std::int64_t sequences) const {
   return layer_weights_ * bytes_per_layer_weight_ + output_weights_ * bytes_per_output_weight_ +
-         positions * static_cast<double>(sequences) * kv_elements_ * bytes_per_kv_element_;
+         visible(context) * static_cast<double>(sequences) * kv_elements_ * bytes_per_kv_element_;
+}
+
+double work_model::decode_flop(std::int64_t context, std::int64_t sequences) const {
+  return static_cast<double>(sequences) *
+         (2.0 * layer_weights_ + 2.0 * output_weights_ + 4.0 * query_elements_ * visible(context));
 }
 
 spread spread_of(std::vector<double> values) {

@@ -18,9 +18,12 @@ struct work_model {
   // Bytes that a decode step reads: every weight once, and K and V of each sequence.
   // `context`: positions in the cache of each of `sequences`.
   [[nodiscard]] double decode_bytes(std::int64_t context, std::int64_t sequences) const;
+  // Floating-point operations of such a step.
+  [[nodiscard]] double decode_flop(std::int64_t context, std::int64_t sequences) const;
 
  private:
-  [[nodiscard]] double seen(std::int64_t tokens) const;  // over layers, of one query head
+  [[nodiscard]] double seen(std::int64_t tokens) const;      // over layers, of one query head
+  [[nodiscard]] double visible(std::int64_t context) const;  // over layers, by the last token
 
   std::vector<std::int64_t> windows_;  // one a layer; 0: all
   double layer_weights_ = 0.0;         // elements, of all layers

@@ -34,23 +34,22 @@ bool has_avx512() {
 
 bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
-// Source: Intel manual, CPUID, leaves 7.0 (EDX) and 7.1 (EAX).
-bool has_amx_int8_bit() {
+struct cpu_leaf {
   unsigned eax = 0;
   unsigned ebx = 0;
   unsigned ecx = 0;
   unsigned edx = 0;
-  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & 1U << 25) != 0;
+};
+
+// Leaf 7 of CPUID; zeros where the CPU has no such subleaf. Source: Intel manual, CPUID.
+cpu_leaf extended_features(unsigned subleaf) {
+  cpu_leaf leaf;
+  if (__get_cpuid_count(7, subleaf, &leaf.eax, &leaf.ebx, &leaf.ecx, &leaf.edx) == 0) return {};
+  return leaf;
 }
 
-bool has_avx_vnni_bit() {
-  unsigned eax = 0;
-  unsigned ebx = 0;
-  unsigned ecx = 0;
-  unsigned edx = 0;
-  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & 1U << 4) != 0;
-}
-
+bool has_amx_int8_bit() { return (extended_features(0).edx & 1U << 25) != 0; }
+bool has_avx_vnni_bit() { return (extended_features(1).eax & 1U << 4) != 0; }
 bool has_avx512_vnni_bit() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 
 // The CPU's bits, then the kernel's word: tile data is off in every process until asked for.
@@ -58,11 +57,7 @@ bool has_avx512_vnni_bit() { return has_avx512() && __builtin_cpu_supports("avx5
 bool has_amx_bf16() {
   constexpr unsigned bf16_bit = 1U << 22;
   constexpr unsigned tile_bit = 1U << 24;
-  unsigned eax = 0;
-  unsigned ebx = 0;
-  unsigned ecx = 0;
-  unsigned edx = 0;
-  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  const unsigned edx = extended_features(0).edx;
   if ((edx & bf16_bit) == 0 || (edx & tile_bit) == 0) return false;
   constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long tile_data = 18;               // XFEATURE_XTILE_DATA

@@ -144,8 +144,7 @@ void quantise_int8_lanes(const float* tile, std::int64_t inputs, std::byte* step
   const lanes inverse = float_of(bits_of(every(127.0F) / divide_by) & usable);
   const lanes scale = nan_unless(ok, float_of(bits_of(most / 127.0F) & usable));
   std::memcpy(scales, &scale, sizeof(scale));
-  const std::int64_t padded =
-      (inputs + integer_step_inputs - 1) / integer_step_inputs * integer_step_inputs;
+  const std::int64_t padded = integer_steps(inputs) * integer_step_inputs;
   for (std::int64_t quad = 0; quad < padded; quad += 4) {
     words line{};
     for (std::int64_t i = 0; i < 4; ++i) {
@@ -161,8 +160,7 @@ void quantise_int8_lanes(const float* tile, std::int64_t inputs, std::byte* step
 void quantise_int4_lanes(const float* tile, std::int64_t inputs, std::byte* steps,
                          std::byte* scales, float* factors) {
   const words ok = finite(largest_magnitude(tile, inputs));
-  const std::int64_t groups = (inputs + integer_step_inputs - 1) / integer_step_inputs *
-                              (integer_step_inputs / int4_group_inputs);
+  const std::int64_t groups = integer_steps(inputs) * (integer_step_inputs / int4_group_inputs);
   std::vector<lanes> group_steps(static_cast<std::size_t>(groups));  // scales before the factor
   for (std::int64_t group = 0; group < groups; ++group) {
     std::array<lanes, int4_group_inputs> weights{};

@@ -31,6 +31,10 @@ inline constexpr std::int64_t integer_line_bytes = 64;  // of 16 outputs by four
 [[nodiscard]] constexpr std::int64_t integer_step_bytes(quantisation kind) noexcept {
   return kind == quantisation::int4_groups ? int4_step_bytes : int8_step_bytes;
 }
+// Of a run.
+[[nodiscard]] constexpr std::int64_t integer_steps(std::int64_t inputs) noexcept {
+  return (inputs + integer_step_inputs - 1) / integer_step_inputs;
+}
 // Sums of 127 * 127 a product, and 128 times the sum of the activations, stay below 2^31.
 inline constexpr std::int64_t integer_run_inputs_max = std::int64_t{1} << 17;
 

@@ -11,13 +11,8 @@ namespace troupe::kernels {
 namespace {
 
 using packing::integer_line_bytes;
-using packing::integer_step_inputs;
 
 constexpr std::int64_t int4_lines = packing::int4_step_bytes / integer_line_bytes;
-
-std::int64_t steps_of(std::int64_t inputs) {
-  return (inputs + integer_step_inputs - 1) / integer_step_inputs;
-}
 
 struct output_span {
   std::int64_t first = 0;  // within the block of 16
@@ -60,7 +55,7 @@ void quantise(quantisation kind, const float* tile, std::int64_t inputs, std::by
 }  // namespace
 
 const float* packed_tensor::block_scales(std::int64_t output_block) const noexcept {
-  const std::int64_t steps = padded_inputs_ / integer_step_inputs;
+  const std::int64_t steps = packing::integer_steps(padded_inputs_);
   return reinterpret_cast<const float*>(block(output_block) +
                                         steps * packing::integer_step_bytes(shape_.kind));
 }
@@ -92,7 +87,7 @@ void packed_tensor::pack_integers(const pack_args& args) {
                          .type = dtype::float32},
                         reinterpret_cast<std::byte*>(wide.data()));
       quantise(shape_.kind, wide.data(), run_end - begin, steps.data(), scales);
-      const std::int64_t run_steps = steps_of(run_end - begin);
+      const std::int64_t run_steps = packing::integer_steps(run_end - begin);
       merge_steps(steps.data(), to, run_steps, shape_.kind, of);
       merge_line(scales, scales_to, sizeof(float), of);
       to += run_steps * step_bytes;
@@ -118,7 +113,7 @@ void packed_tensor::unpack_integers(std::int64_t output, std::span<float> out) c
                 packing::int4_scale(steps, i - begin, in_block) * *scales;
       }
     }
-    steps += steps_of(end - begin) * packing::integer_step_bytes(shape_.kind);
+    steps += packing::integer_steps(end - begin) * packing::integer_step_bytes(shape_.kind);
     scales += tile_outputs;
     begin = end;
   }

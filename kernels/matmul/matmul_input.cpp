@@ -89,7 +89,7 @@ void quantise_row(const plan& plan, std::int64_t row, std::byte* to, const row_f
     plan.with.quantise(from + begin, end - begin, run);
     figures.scales[at] = run.scale;
     figures.offsets[at] = -128 * run.sum;
-    const std::int64_t steps = divide_up(end - begin, packing::integer_step_inputs);
+    const std::int64_t steps = packing::integer_steps(end - begin);
     to += steps * run.step_bytes;
     if (group_offsets != nullptr) group_offsets += steps * 2;
     begin = end;

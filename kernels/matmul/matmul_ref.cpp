@@ -101,8 +101,7 @@ void integer_reference(const matmul_args& args) {
         at.scale = *scales;
         sums.push_back(run.codes.empty() ? 0.0F : integer_run_sum(run, at));
         const auto count = static_cast<std::int64_t>(run.codes.size());
-        at.steps += (count + packing::integer_step_inputs - 1) / packing::integer_step_inputs *
-                    packing::integer_step_bytes(weights.kind());
+        at.steps += packing::integer_steps(count) * packing::integer_step_bytes(weights.kind());
         scales += tile_outputs;
       }
       const auto place = static_cast<std::size_t>(output);

@@ -27,7 +27,6 @@ constexpr hn::Rebind<std::uint16_t, decltype(tag)> halves;
 constexpr hn::Rebind<std::int8_t, decltype(tag)> bytes;
 using whole_lanes = hn::Vec<decltype(whole)>;
 constexpr std::int64_t width = static_cast<std::int64_t>(hn::MaxLanes(tag));
-constexpr std::int64_t step_inputs = packing::integer_step_inputs;
 constexpr std::int64_t group_inputs = packing::int4_group_inputs;
 
 // Bits of the largest magnitude, as float32 has them.
@@ -66,7 +65,7 @@ void quantise_run(const std::uint16_t* from, std::int64_t count, quantised_run& 
   to.sum = 0;
   const auto inverse = hn::Set(tag, codes ? 127.0F / most : 0.0F);
   std::uint16_t rest[group_inputs];
-  const std::int64_t groups = (count + step_inputs - 1) / step_inputs * 2;
+  const std::int64_t groups = packing::integer_steps(count) * 2;
   for (std::int64_t group = 0; group < groups; ++group) {
     const std::int64_t left = codes ? count - group * group_inputs : 0;
     const std::uint16_t* values = from + group * group_inputs;

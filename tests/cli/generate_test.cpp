@@ -120,6 +120,17 @@ TEST(Inspect, NamesTheLayoutsThatItRefuses) {
   EXPECT_THAT(report["layouts"][3]["refused"].get<std::string>(), HasSubstr("5 query heads"));
 }
 
+TEST(Bench, MeasuresIntegerWeightsAgainstProductsOfTheirKind) {
+  for (const char* dtype : {"int8", "int4"}) {
+    const outcome got = run({"bench", model("llama_plain"), "--dtype", dtype, "--prompt-tokens",
+                             "20", "--max-tokens", "5", "--repeat", "1", "--output", "json"});
+    ASSERT_EQ(got.code, 0) << got.err;
+    const json report = json::parse(got.out);
+    EXPECT_GT(report["machine"]["matmul_peak_gflop_per_s"][dtype].get<double>(), 0.0);
+    EXPECT_THAT(report["numerics"].get<std::string>(), HasSubstr("/" + std::string(dtype) + "/"));
+  }
+}
+
 TEST(Bench, MeasuresAgainstTheMachineInTheSameRun) {
   const outcome got = run({"bench", model("llama_plain"), "--prompt-tokens", "20", "--max-tokens",
                            "5", "--repeat", "1", "--concurrency", "2", "--output", "json"});
@@ -133,6 +144,8 @@ TEST(Bench, MeasuresAgainstTheMachineInTheSameRun) {
     EXPECT_LE(report[name]["min"].get<double>(), report[name]["max"].get<double>()) << name;
   }
   EXPECT_GT(report["decode_read_bandwidth_share"].get<double>(), 0.0);
+  EXPECT_GE(report["decode_roofline_share"].get<double>(),
+            report["decode_read_bandwidth_share"].get<double>());
   EXPECT_GT(report["prefill_matmul_share"].get<double>(), 0.0);
   EXPECT_GT(report["peak_pss_bytes"][0].get<std::uint64_t>(), 0U);
 }

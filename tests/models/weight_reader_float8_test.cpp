@@ -121,6 +121,15 @@ class WeightReaderFloat8 : public testing::Test {
     made.take_float8(true);
     return made;
   }
+  [[nodiscard]] weight_reader rounding(quantisation to) {
+    weight_reader made({.files = &*files_,
+                        .type = dtype::bfloat16,
+                        .pool = &pool_,
+                        .round_to = to,
+                        .progress = {}});
+    made.take_float8(true);
+    return made;
+  }
   [[nodiscard]] weight_reader planner(bool for_device = false) const {
     weight_reader made({.files = &*files_,
                         .type = dtype::bfloat16,
@@ -220,6 +229,40 @@ TEST_F(WeightReaderFloat8, SlicesAreDequantisedWhereverTheyAreCut) {
         EXPECT_EQ(packed->kind(), quantisation::none);
         expect_slice(*packed, 0, part);
       }
+    }
+  }
+}
+
+// The codes of integers are those of the float32 values, not of their bfloat16.
+TEST_F(WeightReaderFloat8, WhatIsDequantisedIsRoundedToIntegers) {
+  add("w", {300, 520});
+  open();
+  std::vector<float> values;
+  for (std::int64_t row = 0; row < 300; ++row) {
+    for (std::int64_t i = 0; i < 520; ++i) values.push_back(expected_at(row, i, dtype::float32));
+  }
+  const matrix_part part{"w", {0, 300}, {0, 520}, 300, 520};
+  for (const quantisation kind : {quantisation::int8_runs, quantisation::int4_groups}) {
+    weight_reader from = rounding(kind);
+    const auto packed = from.matrix({part}, {520}, matrix_cuts{.output_unit = 1});
+    const auto vocabulary = from.matrix({part}, {520});
+    ASSERT_TRUE(packed.has_value() && vocabulary.has_value());
+    EXPECT_EQ(packed->kind(), kind);
+    EXPECT_EQ(vocabulary->kind(), quantisation::int8_runs);
+    EXPECT_EQ(from.bytes(), packed->bytes() + vocabulary->bytes());
+    auto expected =
+        kernels::packed_tensor::allocate({.outputs = 300, .run_ends = {520}, .kind = kind});
+    ASSERT_TRUE(expected.has_value());
+    expected->pack({.rows = std::as_bytes(std::span(values)),
+                    .source = kernels::source_dtype::float32,
+                    .first_output = 0,
+                    .outputs = 300});
+    std::vector<float> found(520);
+    std::vector<float> wanted(520);
+    for (std::int64_t row = 0; row < 300; ++row) {
+      packed->unpack_row(row, found);
+      expected->unpack_row(row, wanted);
+      EXPECT_EQ(found, wanted) << "row " << row;
     }
   }
 }
