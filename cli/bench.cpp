@@ -9,6 +9,7 @@
 #include <random>
 
 #include "cli/bench_figures.hpp"
+#include "cli/bench_quality.hpp"
 #include "cli/commands.hpp"
 #include "cli/gang_model.hpp"
 #include "cli/json_number.hpp"
@@ -28,6 +29,8 @@ struct bench_flags {
   std::int64_t concurrency = 1;
   int repeat = 5;
   std::string output = "text";
+  bool quality = false;
+  std::string text;
   load_flags load;
 };
 
@@ -294,12 +297,20 @@ exit_code run_command(bench_flags& flags, const invocation& called) {
   flags.load.output = flags.output;
   if (!flags.load.url.empty()) return run_load(flags.load);
   if (flags.model.model.empty()) return misused("MODEL is missing, or --url of a server");
+  if (!flags.text.empty() && !flags.quality) return misused("--text needs --quality");
   const auto prompt = one_length("--prompt-tokens", flags.load.prompt_tokens);
   if (!prompt) return report(prompt.error(), exit_code::usage);
   const auto answer = one_length("--max-tokens", flags.load.max_tokens);
   if (!answer) return report(answer.error(), exit_code::usage);
   flags.prompt_tokens = *prompt;
   flags.max_tokens = *answer;
+  if (flags.quality) {
+    if (flags.prompt_tokens < 2) return misused("--quality needs --prompt-tokens of at least 2");
+    return run_quality(flags.model, {.text = flags.text,
+                                     .sequence_tokens = flags.prompt_tokens,
+                                     .sequences = flags.repeat,
+                                     .output = flags.output});
+  }
   return run_bench(flags, called);
 }
 
@@ -326,6 +337,11 @@ command add_bench(CLI::App& program, const invocation& called) {
   parser->add_option("--repeat", flags->repeat, "counted rounds, after one that is not")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  parser->add_flag("--quality", flags->quality,
+                   "perplexity and errors of --dtype beside bfloat16, over --repeat sequences of "
+                   "--prompt-tokens");
+  parser->add_option("--text", flags->text, "what --quality scores [random tokens]")
+      ->type_name("FILE");
   parser->add_option("--output", flags->output, "what stdout gets")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();

@@ -144,10 +144,13 @@ float_rows output_of(const plan& plan, const task& of) {
   return {output.row<float>(plan.first_row + of.first_row) + of.first_output, output.row_stride};
 }
 
-// The sums of integers of one run, in place.
-void scale_run(const plan& plan, const task& of, std::int64_t run, float* cells) {
+// The sums of integers of one run; `to` may be they.
+void scale_run(const plan& plan, const task& of, std::int64_t run, const float* sums,
+               float_rows to) {
   const auto runs = static_cast<std::int64_t>(plan.args.weights->run_ends().size());
-  plan.with.scale({.cells = cells,
+  plan.with.scale({.sums = sums,
+                   .to = to.first,
+                   .to_stride = to.stride,
                    .rows = of.work.rows,
                    .blocks = of.work.blocks,
                    .weight_scales = of.scales + run * tile_outputs,
@@ -169,7 +172,7 @@ void sum_tree(const plan& plan, task& of) {
       std::fill_n(level, cells, 0.0F);
     } else {
       sum_run(plan, divide_up(end - begin, plan.with.step_inputs), level, {level, of.width()}, of);
-      if (plan.with.scale != nullptr) scale_run(plan, of, run, level);
+      if (plan.with.scale != nullptr) scale_run(plan, of, run, level, {level, of.width()});
     }
     begin = end;
     for (auto bits = static_cast<unsigned>(run); (bits & 1U) != 0; bits >>= 1) {
@@ -233,10 +236,12 @@ void run_task(const plan& plan, std::int64_t index, int thread) {
   }
   own.outputs = std::min(own.width(), weights.outputs() - own.first_output);
   const bool straight_to_output = weights.run_ends().size() == 1 && weights.inputs() > 0 &&
-                                  plan.args.bias.empty() && own.outputs == own.width() && !integers;
+                                  plan.args.bias.empty() && own.outputs == own.width();
   if (straight_to_output) {
+    const float_rows to = output_of(plan, own);
     sum_run(plan, divide_up(weights.inputs(), plan.with.step_inputs), own.levels,
-            output_of(plan, own), own);
+            integers ? float_rows{own.levels, own.width()} : to, own);
+    if (integers) scale_run(plan, own, 0, own.levels, to);
     return;
   }
   sum_tree(plan, own);

@@ -73,10 +73,12 @@ struct quantised_run {
 using quantise_function = void (*)(const std::uint16_t* from, std::int64_t count,
                                    quantised_run& to);
 
-// Cells of one run to float32, in place: int8 ((float)(sum + offset) * weight) * row, int4 (sum *
+// Sums of one run to float32: int8 ((float)(sum + offset) * weight) * row, int4 (sum *
 // weight) * row, where weight and row are the scales of the run.
 struct run_scaling {
-  float* cells = nullptr;  // [rows][16 * blocks]
+  const float* sums = nullptr;  // [rows][16 * blocks]; int32 of int8
+  float* to = nullptr;          // may be the sums
+  std::int64_t to_stride = 0;
   std::int64_t rows = 0;
   std::int64_t blocks = 0;
   const float* weight_scales = nullptr;  // [16] of the first block

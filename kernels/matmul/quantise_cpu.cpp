@@ -82,20 +82,21 @@ void quantise_run(const std::uint16_t* from, std::int64_t count, quantised_run& 
 }
 
 template <bool integers>
-void scale_cells(const run_scaling& of) {
+void scale_sums(const run_scaling& of) {
   for (std::int64_t row = 0; row < of.rows; ++row) {
-    float* cells = of.cells + row * of.blocks * tile_outputs;
+    const float* sums = of.sums + row * of.blocks * tile_outputs;
+    float* to = of.to + row * of.to_stride;
     const auto row_scale = hn::Set(tag, of.row_scales[row * of.row_stride]);
     const auto* scales = reinterpret_cast<const std::byte*>(of.weight_scales);
     for (std::int64_t block = 0; block < of.blocks; ++block, scales += of.block_bytes) {
-      for (std::int64_t i = 0; i < tile_outputs; i += width, cells += width) {
-        auto sum = hn::LoadU(tag, cells);
+      for (std::int64_t i = 0; i < tile_outputs; i += width, sums += width, to += width) {
+        auto sum = hn::LoadU(tag, sums);
         if constexpr (integers) {
           const auto offset = hn::Set(whole, of.row_offsets[row * of.row_stride]);
           sum = hn::ConvertTo(tag, hn::Add(hn::BitCast(whole, sum), offset));
         }
         const auto scale = hn::LoadU(tag, reinterpret_cast<const float*>(scales) + i);
-        hn::StoreU(hn::Mul(hn::Mul(sum, scale), row_scale), tag, cells);
+        hn::StoreU(hn::Mul(hn::Mul(sum, scale), row_scale), tag, to);
       }
     }
   }
@@ -106,7 +107,7 @@ void scale_cells(const run_scaling& of) {
 quantise_function quantiser() { return quantise_run; }
 
 scale_function scaler(quantisation kind) {
-  return kind == quantisation::int8_runs ? scale_cells<true> : scale_cells<false>;
+  return kind == quantisation::int8_runs ? scale_sums<true> : scale_sums<false>;
 }
 
 }  // namespace troupe::kernels::matmul_detail::HWY_NAMESPACE

@@ -131,6 +131,29 @@ TEST(Bench, MeasuresIntegerWeightsAgainstProductsOfTheirKind) {
   }
 }
 
+TEST(Bench, SaysWhatRoundingCosts) {
+  const auto quality = [](const std::vector<std::string>& more) {
+    std::vector<std::string> words{"bench", "demo",     "--quality", "--prompt-tokens",
+                                   "100",   "--repeat", "2",         "--output",
+                                   "json"};
+    words.insert(words.end(), more.begin(), more.end());
+    const outcome got = run(words);
+    EXPECT_EQ(got.code, 0) << got.err;
+    return json::parse(got.out);
+  };
+  const json int8 = quality({"--dtype", "int8"});
+  const json int4 = quality({"--dtype", "int4"});
+  EXPECT_EQ(int8["weights"], "int8");
+  EXPECT_EQ(int8["reference"], "bfloat16");
+  EXPECT_EQ(int8["tokens"], 2 * 99);
+  EXPECT_EQ(int8["reference_perplexity"], int4["reference_perplexity"]);
+  const auto error = [](const json& of) { return of["logprob_error"]["mean"].get<double>(); };
+  EXPECT_GT(error(int8), 0.0);
+  EXPECT_LT(error(int8), 0.5 * error(int4));
+  EXPECT_GE(int8["same_likeliest_share"].get<double>(), int4["same_likeliest_share"].get<double>());
+  EXPECT_EQ(quality({"--dtype", "bfloat16"})["reference"], "float32");
+}
+
 TEST(Bench, MeasuresAgainstTheMachineInTheSameRun) {
   const outcome got = run({"bench", model("llama_plain"), "--prompt-tokens", "20", "--max-tokens",
                            "5", "--repeat", "1", "--concurrency", "2", "--output", "json"});
