@@ -45,10 +45,6 @@ void check(const attention_args& args) {
   }
 }
 
-std::int64_t first_seen(const attention_args& args, std::int64_t position) {
-  return args.window.has_value() ? std::max<std::int64_t>(0, position - *args.window + 1) : 0;
-}
-
 // Query heads sorted by cache head, for any mapping.
 void group_heads(const attention_args& args, attention_scratch::memory& memory) {
   memory.heads.clear();
@@ -148,10 +144,10 @@ struct thread_item : column_block {
 };
 
 thread_item make_block(const attention_args& args, const work_item& item, const layout& sizes,
-                       const thread_memory& memory) {
+                       const thread_memory& memory, const work_item* next = nullptr) {
   const auto padded = static_cast<std::size_t>(round_up(item.columns, column_pad));
   const auto group = static_cast<std::int64_t>(item.heads.size());
-  thread_item block{{args, item, memory.position.first(padded), memory.first.first(padded)},
+  thread_item block{{args, item, next, memory.position.first(padded), memory.first.first(padded)},
                     kernel_for(sizes.path, args.cache.type, item.columns)};
   for (std::size_t column = 0; column < padded; ++column) {
     const auto index = static_cast<std::int64_t>(column);
@@ -189,10 +185,10 @@ void run_split(const thread_item& block, std::int64_t split, std::byte* work, fl
   }
 }
 
-void run_item(const attention_args& args, const work_item& item, const layout& sizes,
-              std::byte* bytes) {
+void run_item(const attention_args& args, const work_item& item, const work_item* next,
+              const layout& sizes, std::byte* bytes) {
   const thread_memory memory(bytes, sizes);
-  const thread_item block = make_block(args, item, sizes, memory);
+  const thread_item block = make_block(args, item, sizes, memory, next);
   block.kernel.begin(block, memory.work);
   if (item.split_end - item.split_begin == 1) {  // folding it into nothing would change nothing
     run_split(block, item.split_begin, memory.work, memory.part);
@@ -292,7 +288,10 @@ void attention(instruction_path path, thread_pool& pool, const attention_args& a
     return;
   }
   pool.parallel_for(items, [&](std::int64_t index, int thread) {
-    run_item(args, memory.items[static_cast<std::size_t>(index)], sizes, of_thread(thread));
+    const std::int64_t then = index + pool.threads();
+    run_item(args, memory.items[static_cast<std::size_t>(index)],
+             then < items ? &memory.items[static_cast<std::size_t>(then)] : nullptr, sizes,
+             of_thread(thread));
   });
 }
 

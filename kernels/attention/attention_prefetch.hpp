@@ -1,6 +1,7 @@
-// Brings the next group's K and V into the second-level cache, a few lines at a time between the
-// computations of this group: asked for at once, lines would only wait for one another. The
-// hardware looks ahead within a block but not to the next.
+// Brings the next group's K and V (behind an item's last the next item's first) into the
+// second-level cache, a few lines at a time between the computations of this group: asked for at
+// once, lines would only wait for one another. The hardware looks ahead within a block but not to
+// the next.
 #pragma once
 
 #include <array>
@@ -11,7 +12,8 @@ namespace troupe::kernels::attention_detail {
 
 class prefetcher {
  public:
-  // Of the group behind `tokens`, as far as some column of the item sees it.
+  // Of the group behind `tokens`, as far as some column of the item sees it; behind the last, of
+  // the next item's first group.
   prefetcher(const column_block& block, const token_range& tokens);
 
   void lines(std::int64_t count) {
@@ -24,6 +26,8 @@ class prefetcher {
  private:
   static constexpr std::int64_t line_bytes = 64;
   bool next_extent();
+  // Blocks [begin, end) of the item, at most a group's.
+  void add(const attention_args& args, const work_item& item, std::int64_t begin, std::int64_t end);
 
   const std::byte* at_ = nullptr;
   const std::byte* end_ = nullptr;

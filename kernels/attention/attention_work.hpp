@@ -4,6 +4,7 @@
 // the K and V of that cache head. A work item is a run of columns and a run of canonical splits.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -40,12 +41,24 @@ struct work_item {
   std::int64_t split_begin = 0;  // splits that some column sees
   std::int64_t split_end = 0;
   std::int64_t partials_begin = 0;  // of a divided item: offset of its states among the partials
+
+  // Elements before K (or V) of the absolute block `index`, which must be visible to some column.
+  [[nodiscard]] std::int64_t block_offset(const kv_view& cache, std::int64_t index) const {
+    const std::int64_t block = sequence->block_table[static_cast<std::size_t>(index)];
+    return (kv_head * cache.blocks + block) * kv_block_tokens * cache.head_dim;
+  }
 };
+
+// The first position that a query at `position` sees.
+[[nodiscard]] inline std::int64_t first_seen(const attention_args& args, std::int64_t position) {
+  return args.window.has_value() ? std::max<std::int64_t>(0, position - *args.window + 1) : 0;
+}
 
 // One thread's view of its item. Arrays have columns_padded elements; padding columns see nothing.
 struct column_block {
   const attention_args& args;
   const work_item& item;
+  const work_item* next;             // what this thread likely takes then, or null
   std::span<std::int32_t> position;  // last position seen; -1 in padding
   std::span<std::int32_t> first;     // first position seen; 0 in padding
 
@@ -62,8 +75,7 @@ struct column_block {
   }
   // Elements before K (or V) of the absolute block `index`, which must be visible to some column.
   [[nodiscard]] std::int64_t block_offset(std::int64_t index) const {
-    const std::int64_t block = item.sequence->block_table[static_cast<std::size_t>(index)];
-    return (item.kv_head * args.cache.blocks + block) * kv_block_tokens * args.cache.head_dim;
+    return item.block_offset(args.cache, index);
   }
 };
 
