@@ -25,10 +25,14 @@ TROUPE_TILES_TARGET inline void configure_tiles(tile_options options) {
   _tile_loadconfig(const_cast<const std::uint8_t*>(configuration));
 }
 
+// The tile loads do not tell the compiler what they read: stores before must not sink below them.
+inline void finish_stores() { __asm__ volatile("" : : : "memory"); }
+
 struct amx_products {
   // S^T of up to 32 tokens x 32 columns. Tiles 0 to 3 sum, 4 and 5 are K, 6 and 7 are Q^T.
   TROUPE_TILES_TARGET static void score(group_view& group, const column_tiles& columns,
                                         std::int64_t token) {
+    finish_stores();
     const work_view& work = group.work;
     const bool two_tokens = token + 1 < columns.token_end;
     const bool two_columns = columns.tiles == 2;
@@ -68,6 +72,7 @@ struct amx_products {
   // and 5 V^T, 6 and 7 P^T.
   TROUPE_TILES_TARGET static void add_values(group_view& group, const column_tiles& columns,
                                              std::int64_t tile, float* output) {
+    finish_stores();
     const work_view& work = group.work;
     const bool two_dims = tile + 1 < work.output_tiles;
     const bool two_columns = columns.tiles == 2;
@@ -100,6 +105,7 @@ struct amx_products {
   // Tiles 2, 3 and 7 have a row a column.
   TROUPE_TILES_TARGET static void score_few(group_view& group, std::int64_t token,
                                             std::int64_t token_end) {
+    finish_stores();
     const work_view& work = group.work;
     const bool two_tokens = token + 1 < token_end;
     _tile_zero(0);
@@ -122,6 +128,7 @@ struct amx_products {
 
   TROUPE_TILES_TARGET static void add_values_few(group_view& group, const column_tiles& columns,
                                                  std::int64_t tile, float* output) {
+    finish_stores();
     const work_view& work = group.work;
     group.ahead.lines(16);
     float* to = output + tile * tile_floats;
