@@ -31,7 +31,6 @@ tl::unexpected<error> refuse(error_code code, std::string message) {
 
 std::string text_of(int number) { return std::system_category().message(number); }
 
-// "host:port", with brackets where the host has colons itself.
 using address_list = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
 result<address_list> look_up(const std::string& host, int flags) {

@@ -15,6 +15,7 @@
 #include "cli/json_number.hpp"
 #include "cli/load_command.hpp"
 #include "cli/load_plan.hpp"
+#include "cli/print_report.hpp"
 #include "cli/running_model.hpp"
 #include "cli/yaml_config.hpp"
 #include "kernels/machine_peak.hpp"
@@ -94,10 +95,6 @@ base::result<round_times> run_round(engine::engine& on, const bench_flags& flags
   return times;
 }
 
-int ranks_of(const model_flags& flags) {
-  return flags.tensor_parallel_size * flags.pipeline_parallel_size;
-}
-
 base::result<machine_limits> measure_machine(const opened_model& opened, int threads) {
   if (opened.device) {
     TROUPE_TRY(peaks, opened.device->measure_peaks());
@@ -126,31 +123,29 @@ nlohmann::ordered_json figures(const bench_flags& flags, const opened_model& ope
   std::vector<double> prefill;
   std::vector<double> decode;
   std::vector<double> ttft;
-  std::vector<double> bytes_per_s;
-  std::vector<double> roofline;
+  std::vector<double> steps_per_s;
   for (const round_times& times : rounds) {
     prefill.push_back(sequences * static_cast<double>(flags.prompt_tokens) / times.first_tokens_s);
     for (const double seconds : times.ttft_s) ttft.push_back(seconds * 1e3);
     if (times.decode_steps == 0) continue;
     decode.push_back(static_cast<double>(times.decode_tokens) / times.decode_s);
-    const std::int64_t context = flags.prompt_tokens + flags.max_tokens / 2;
-    bytes_per_s.push_back(work.decode_bytes(context, flags.concurrency) *
-                          static_cast<double>(times.decode_steps) / times.decode_s);
-    // What a step takes if only the memory, or only the products, had a limit: the longer one.
-    const double step_s =
-        std::max(work.decode_bytes(context, flags.concurrency) / (limits.read_gb_per_s * 1e9),
-                 work.decode_flop(context, flags.concurrency) / (limits.matmul_gflop_per_s * 1e9));
-    roofline.push_back(step_s * static_cast<double>(times.decode_steps) / times.decode_s);
+    steps_per_s.push_back(static_cast<double>(times.decode_steps) / times.decode_s);
   }
   nlohmann::ordered_json out;
   const spread prefill_spread = spread_of(prefill);
   out["prefill_tokens_per_s"] = json_of(prefill_spread);
   if (!decode.empty()) out["decode_tokens_per_s"] = json_of(spread_of(decode));
   out["time_to_first_token_ms"] = json_of(spread_of(ttft));
-  if (!bytes_per_s.empty()) {
-    out["decode_read_bandwidth_share"] =
-        nine_digits(spread_of(bytes_per_s).median / (limits.read_gb_per_s * 1e9));
-    out["decode_roofline_share"] = nine_digits(spread_of(roofline).median);
+  if (!steps_per_s.empty()) {
+    // What a step takes if only the memory, or only the products, had a limit.
+    const std::int64_t context = flags.prompt_tokens + flags.max_tokens / 2;
+    const double reading_s =
+        work.decode_bytes(context, flags.concurrency) / (limits.read_gb_per_s * 1e9);
+    const double multiplying_s =
+        work.decode_flop(context, flags.concurrency) / (limits.matmul_gflop_per_s * 1e9);
+    const double rate = spread_of(steps_per_s).median;
+    out["decode_read_bandwidth_share"] = nine_digits(reading_s * rate);
+    out["decode_roofline_share"] = nine_digits(std::max(reading_s, multiplying_s) * rate);
   }
   const double flop_per_token =
       work.prefill_flop(flags.prompt_tokens) / static_cast<double>(flags.prompt_tokens);
@@ -168,17 +163,13 @@ nlohmann::ordered_json peak_pss_bytes(const model_flags& flags, const running_mo
   return all;
 }
 
-void print_text(const nlohmann::ordered_json& out) {
-  for (const auto& [name, value] : out.items()) std::cout << name << ": " << value.dump() << '\n';
-}
-
 // After the rounds, when all ranks are idle: while they start, another one may be loading. A
 // virtual machine's memory changes its speed within seconds, so the better of before and after
 // counts.
 base::result<machine_limits> measure_again(const bench_flags& flags, const opened_model& opened,
                                            const machine_limits& before) {
   if (opened.device) return before;
-  TROUPE_TRY(after, measure_machine(opened, ranks_of(flags.model) * opened.threads_per_rank));
+  TROUPE_TRY(after, measure_machine(opened, world_size(flags.model) * opened.threads_per_rank));
   return machine_limits{
       .read_gb_per_s = std::max(before.read_gb_per_s, after.read_gb_per_s),
       .matmul_gflop_per_s = std::max(before.matmul_gflop_per_s, after.matmul_gflop_per_s)};
@@ -210,12 +201,7 @@ exit_code run_rounds(const bench_flags& flags, const opened_model& opened,
   }
   out["peak_pss_bytes"] = peak_pss_bytes(flags.model, running);
   out["load_s"] = nine_digits(running.load_s);
-  if (flags.output == "json") {
-    std::cout << out.dump() << '\n';
-  } else {
-    print_text(out);
-  }
-  return std::cout.flush() ? exit_code::fine : exit_code::failed;
+  return print_report(out, flags.output);
 }
 
 // Of an engine's rounds all prompts are of one length.
@@ -278,7 +264,7 @@ exit_code run_bench(const bench_flags& flags, const invocation& called) {
   const bool prints = flags.model.ranks == "threads" || (called.seat && called.seat->rank == 0);
   if (prints) {
     const auto measured =
-        measure_machine(*opened, ranks_of(flags.model) * opened->threads_per_rank);
+        measure_machine(*opened, world_size(flags.model) * opened->threads_per_rank);
     if (!measured) return report(measured.error());
     limits = *measured;
   }

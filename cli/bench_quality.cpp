@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <utility>
@@ -10,6 +9,7 @@
 
 #include "cli/bounded_file.hpp"
 #include "cli/json_number.hpp"
+#include "cli/print_report.hpp"
 #include "cli/running_model.hpp"
 #include "models/demo/demo_folder.hpp"
 #include "models/text/tokenizer.hpp"
@@ -133,15 +133,7 @@ exit_code run_quality(const model_flags& model, const quality_flags& flags) {
   alone.dtype = rounded->weights == "bfloat16" ? "float32" : "bfloat16";
   const auto reference = score_all(alone, flags);
   if (!reference) return report(reference.error());
-  const nlohmann::ordered_json out = compared(*rounded, *reference);
-  if (flags.output == "json") {
-    std::cout << out.dump() << '\n';
-  } else {
-    for (const auto& [name, value] : out.items()) {
-      std::cout << name << ": " << value.dump() << '\n';
-    }
-  }
-  return std::cout.flush() ? exit_code::fine : exit_code::failed;
+  return print_report(compared(*rounded, *reference), flags.output);
 }
 
 }  // namespace troupe::cli

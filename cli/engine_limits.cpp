@@ -45,7 +45,7 @@ base::result<std::int64_t> choose_max_model_len(const model_flags& flags,
 // Bytes of a block on the rank that has most heads and layers.
 std::int64_t largest_block_bytes(const model_flags& flags, const opened_model& opened) {
   std::int64_t largest = 1;
-  for (int rank = 0; rank < flags.tensor_parallel_size * flags.pipeline_parallel_size; ++rank) {
+  for (int rank = 0; rank < world_size(flags); ++rank) {
     const models::placement where{.tp_rank = rank % flags.tensor_parallel_size,
                                   .tp_size = flags.tensor_parallel_size,
                                   .pp_rank = rank / flags.tensor_parallel_size,
@@ -60,7 +60,7 @@ std::int64_t largest_block_bytes(const model_flags& flags, const opened_model& o
 // pages cost nothing until a sequence uses them. On a GPU nine tenths of what it has in all (so
 // that every rank comes to the same figure), shared by the ranks on it, less weights and scratch.
 std::int64_t serving_cache_bytes(const model_flags& flags, const opened_model& opened) {
-  const std::int64_t ranks = flags.tensor_parallel_size * flags.pipeline_parallel_size;
+  const std::int64_t ranks = world_size(flags);
   std::int64_t device_bytes = 0;
   if (opened.device) {
     const auto memory = opened.device->memory();

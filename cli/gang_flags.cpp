@@ -91,7 +91,7 @@ void add_gang_flags(CLI::App& parser, gang_flags& flags) {
 
 base::result<gang_topology> resolve_topology(const gang_flags& flags, const model_flags& model) {
   gang_topology topology;
-  topology.world_size = model.tensor_parallel_size * model.pipeline_parallel_size;
+  topology.world_size = world_size(model);
   topology.nnodes = flags.nnodes;
   topology.node_rank = flags.node_rank;
   TROUPE_TRY(ports, parse_ports(flags.data_plane_ports));

@@ -5,7 +5,6 @@
 #include <cstdlib>
 #include <deque>
 #include <fstream>
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -16,6 +15,7 @@
 #include "cli/bounded_file.hpp"
 #include "cli/load_plan.hpp"
 #include "cli/load_record.hpp"
+#include "cli/print_report.hpp"
 #include "net/http_client.hpp"
 #include "net/http_streams.hpp"
 
@@ -290,15 +290,8 @@ base::result<nlohmann::ordered_json> load(const load_flags& flags) {
 exit_code run_load(const load_flags& flags) {
   const auto report_of = load(flags);
   if (!report_of) return report(report_of.error());
-  if (flags.output == "json") {
-    std::cout << report_of->dump() << '\n';
-  } else {
-    for (const auto& [name, value] : report_of->items()) {
-      std::cout << name << ": " << value.dump() << '\n';
-    }
-  }
-  const bool any = (*report_of)["completed"] != 0;
-  return std::cout.flush() && any ? exit_code::fine : exit_code::failed;
+  const exit_code printed = print_report(*report_of, flags.output);
+  return (*report_of)["completed"] != 0 ? printed : exit_code::failed;
 }
 
 }  // namespace troupe::cli

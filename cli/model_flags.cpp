@@ -177,7 +177,7 @@ void add_ranks_flag(CLI::App& parser, model_flags& flags) {
 base::result<opened_model> open_model(const model_flags& flags, std::optional<int> rank) {
   const models::model_folder folder = models::find_model(flags.model);
   TROUPE_TRY(config, models::read_config(folder));
-  const int ranks = flags.tensor_parallel_size * flags.pipeline_parallel_size;
+  const int ranks = world_size(flags);
   TROUPE_TRY_VOID(models::check_placement(
       config, {.tp_size = flags.tensor_parallel_size, .pp_size = flags.pipeline_parallel_size}));
   const dtype type = resolve_dtype(flags, config);

@@ -40,6 +40,11 @@ struct model_flags {
   std::string log_level = "info";
 };
 
+// Ranks of the gang.
+[[nodiscard]] inline int world_size(const model_flags& flags) noexcept {
+  return flags.tensor_parallel_size * flags.pipeline_parallel_size;
+}
+
 // Of --device-collectives.
 [[nodiscard]] engine::device_collectives collectives_of(const model_flags& flags);
 

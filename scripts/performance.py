@@ -67,6 +67,10 @@ def bench(troupe, model, *more):
                            "--log-level", "warn", *more]))
 
 
+def cores():
+    return len(os.sched_getaffinity(0))
+
+
 def percent(share):
     return f"{100 * share:.0f} %"
 
@@ -83,7 +87,7 @@ def limits_of(report):
 
 def rows_of(options, troupe, name, folder):
     """One row a measurement: shape, dtype, what, tokens/s, share, the limits of that run."""
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     common = ["--repeat", options.repeat]
     one_process = ["--ranks", "threads", *common]
     two_ranks = ["--tensor-parallel-size", 2, "--threads-per-rank", max(1, threads // 2), *common]
@@ -112,8 +116,7 @@ def llama_rows(options):
     if not tool and options.gguf:
         failed("--gguf needs llama-bench on PATH")
     for file in options.gguf:
-        threads = len(os.sched_getaffinity(0))
-        reports = json.loads(run([tool, "-m", file, "-t", threads, "-r", options.repeat, "-p", 512,
+        reports = json.loads(run([tool, "-m", file, "-t", cores(), "-r", options.repeat, "-p", 512,
                                   "-n", options.max_tokens, "-o", "json"]))
         for report in reports:
             what = "prompt of 512" if report["n_gen"] == 0 else "decode, 1 sequence"
@@ -141,7 +144,7 @@ def cpu_name():
 
 def table(rows, profile):
     today = datetime.date.today().isoformat()
-    lines = [f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores, `{profile}`, {today}.", "",
+    lines = [f"{cpu_name()}, {cores()} cores, `{profile}`, {today}.", "",
              "| shape | weights | what | tokens/s | share | read, product of that run |",
              "|---|---|---|---|---|---|"]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
@@ -171,8 +174,6 @@ def main():
                 folder = pathlib.Path(scratch) / name
                 folder.mkdir()
                 (folder / "config.json").write_text(json.dumps(SHAPES[name]))
-            about = json.loads(run([troupe, "inspect", folder, "--load-format", "dummy",
-                                    "--output", "json"]))
             for row in rows_of(options, troupe, folder.name, folder):
                 rows.append(row)
                 print(" | ".join(row), flush=True)
@@ -180,6 +181,7 @@ def main():
         rows.append(row)
         print(" | ".join(row), flush=True)
     if options.write:
+        about = json.loads(run([troupe, "inspect", "demo", "--output", "json"]))
         write(table(rows, about["numerics"].split("/")[0]))
 
 

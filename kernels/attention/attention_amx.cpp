@@ -1,6 +1,5 @@
 // The products of attention's tiles on AMX.
-#include "kernels/attention/attention_tile_narrow.hpp"
-#include "kernels/attention/attention_tile_wide.hpp"
+#include "kernels/attention/attention_tile_kernel.hpp"
 
 namespace troupe::kernels::attention_detail {
 
@@ -8,19 +7,16 @@ namespace troupe::kernels::attention_detail {
 namespace tiles {
 namespace {
 
-struct tile_options {
-  std::int64_t few_rows = tile_rows;  // rows of tiles 2, 3 and 7
-};
-// Tiles of rows of 64 bytes, 16 of them but where the options say. The configuration is volatile
-// since the compiler takes ldtilecfg to read only its first bytes and may drop the stores of
-// others.
-TROUPE_TILES_TARGET inline void configure_tiles(tile_options options) {
+// Tiles of rows of 64 bytes, 16 of them; tiles 2, 3 and 7 have `few_rows`. The configuration is
+// volatile since the compiler takes ldtilecfg to read only its first bytes and may drop the stores
+// of others.
+TROUPE_TILES_TARGET inline void configure_tiles(std::int64_t few_rows) {
   alignas(64) volatile std::uint8_t configuration[64] = {};
   configuration[0] = 1;
   for (int tile = 0; tile < 8; ++tile) {
     const bool few = tile == 2 || tile == 3 || tile == 7;
     configuration[16 + 2 * tile] = static_cast<std::uint8_t>(tile_row_bytes);
-    configuration[48 + tile] = static_cast<std::uint8_t>(few ? options.few_rows : tile_rows);
+    configuration[48 + tile] = static_cast<std::uint8_t>(few ? few_rows : tile_rows);
   }
   _tile_loadconfig(const_cast<const std::uint8_t*>(configuration));
 }
@@ -29,6 +25,12 @@ TROUPE_TILES_TARGET inline void configure_tiles(tile_options options) {
 inline void finish_stores() { __asm__ volatile("" : : : "memory"); }
 
 struct amx_products {
+  TROUPE_TILES_TARGET static void begin(const column_block& block, std::byte* work) {
+    configure_tiles(std::min(block.item.columns, tile_rows));
+    pack_queries(block, work_view(work, block.args.cache.head_dim));
+  }
+  TROUPE_TILES_TARGET static void end() { _tile_release(); }
+
   // S^T of up to 32 tokens x 32 columns. Tiles 0 to 3 sum, 4 and 5 are K, 6 and 7 are Q^T.
   TROUPE_TILES_TARGET static void score(group_view& group, const column_tiles& columns,
                                         std::int64_t token) {
@@ -146,29 +148,11 @@ struct amx_products {
   }
 };
 
-TROUPE_TILES_TARGET void begin_wide(const column_block& block, std::byte* work) {
-  configure_tiles({.few_rows = tile_rows});
-  pack_queries(block, work_view(work, block.args.cache.head_dim));
-}
-
-TROUPE_TILES_TARGET void begin_narrow(const column_block& block, std::byte* work) {
-  configure_tiles({.few_rows = block.item.columns});
-  pack_queries(block, work_view(work, block.args.cache.head_dim));
-}
-
-TROUPE_TILES_TARGET void end() { _tile_release(); }
-
-constexpr block_kernel wide_kernel{output_floats, work_bytes, begin_wide, wide_step<amx_products>,
-                                   wide_fold,     wide_write, end};
-constexpr block_kernel narrow_kernel{
-    output_floats, work_bytes,   begin_narrow, narrow_step<amx_products>,
-    narrow_fold,   narrow_write, end};
-
 }  // namespace
 }  // namespace tiles
 
 const block_kernel* amx_kernel(std::int64_t columns) {
-  return columns <= tiles::tile_rows ? &tiles::narrow_kernel : &tiles::wide_kernel;
+  return tiles::kernel_for<tiles::amx_products>(columns);
 }
 
 #else

@@ -1,7 +1,6 @@
 // The products of attention's tiles by VDPBF16PS: a row of a tile of sums is a register, and each
 // element one chain over the pairs of inputs, so neither the rows nor the tiles beside it matter.
-#include "kernels/attention/attention_tile_narrow.hpp"
-#include "kernels/attention/attention_tile_wide.hpp"
+#include "kernels/attention/attention_tile_kernel.hpp"
 
 namespace troupe::kernels::attention_detail {
 
@@ -152,6 +151,11 @@ TROUPE_TILES_TARGET void add_values_of(const group_view& group, const column_til
 }
 
 struct vector_products {
+  static void begin(const column_block& block, std::byte* work) {
+    pack_queries(block, work_view(work, block.args.cache.head_dim));
+  }
+  static constexpr void (*end)() = nullptr;
+
   // Of up to two tiles of tokens.
   static void score(group_view& group, const column_tiles& columns, std::int64_t token) {
     const std::int64_t end = std::min(token + 2, columns.token_end);
@@ -205,21 +209,11 @@ struct vector_products {
   }
 };
 
-void begin(const column_block& block, std::byte* work) {
-  pack_queries(block, work_view(work, block.args.cache.head_dim));
-}
-
-constexpr block_kernel wide_kernel{output_floats, work_bytes, begin,  wide_step<vector_products>,
-                                   wide_fold,     wide_write, nullptr};
-constexpr block_kernel narrow_kernel{
-    output_floats, work_bytes,   begin,  narrow_step<vector_products>,
-    narrow_fold,   narrow_write, nullptr};
-
 }  // namespace
 }  // namespace tiles
 
 const block_kernel* avx512_bf16_kernel(std::int64_t columns) {
-  return columns <= tiles::tile_rows ? &tiles::narrow_kernel : &tiles::wide_kernel;
+  return tiles::kernel_for<tiles::vector_products>(columns);
 }
 
 #else

@@ -98,7 +98,7 @@ void multiply_rows(const panel& work, std::int64_t row, std::int64_t fetched) {
 // each some of its blocks. A single pass is for the hardware's own look-ahead.
 template <class Dot>
 void multiply_four_blocks(const panel& work) {
-  const std::int64_t passes = (work.rows + rows_at_once - 1) / rows_at_once;
+  const std::int64_t passes = divide_up(work.rows, rows_at_once);
   std::int64_t fetched = passes == 1 ? block_max : 0;
   for (std::int64_t row = 0; row < work.rows; row += rows_at_once) {
     const std::int64_t passes_left = passes - row / rows_at_once;

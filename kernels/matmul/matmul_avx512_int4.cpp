@@ -172,7 +172,7 @@ void multiply_pass(const panel& work, std::int64_t row, fetched_lines fetched) {
 }
 
 void multiply_panel(const panel& work) {
-  const std::int64_t passes = (work.rows + rows_at_once - 1) / rows_at_once;
+  const std::int64_t passes = divide_up(work.rows, rows_at_once);
   if (passes == 1) return multiply_pass<true>(work, 0, {});
   for (std::int64_t pass = 0; pass < passes; ++pass) {
     multiply_pass<false>(

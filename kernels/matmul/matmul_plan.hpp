@@ -8,10 +8,6 @@ namespace troupe::kernels::matmul_detail {
 // Rows that only stream weights past themselves: one tile.
 inline constexpr std::int64_t decode_rows = 16;
 
-[[nodiscard]] constexpr std::int64_t divide_up(std::int64_t value, std::int64_t by) noexcept {
-  return (value + by - 1) / by;
-}
-
 struct plan {
   plan(const matmul_args& call, kernel kernel_of_path) : args(call), with(kernel_of_path) {}
 

@@ -9,6 +9,10 @@
 
 namespace troupe::kernels::matmul_detail {
 
+[[nodiscard]] constexpr std::int64_t divide_up(std::int64_t value, std::int64_t by) noexcept {
+  return (value + by - 1) / by;
+}
+
 // How the kernel wants its input.
 enum class input_form : std::uint8_t {
   float32_rows,    // [row][input]; bfloat16 is widened
