@@ -65,6 +65,8 @@ TEST_F(RoutedGangs, AKilledGangLosesNoRequestThatHadNotBegun) {
   asking_clients clients(router_->url(), 8);
   more(clients, 20);
   ASSERT_EQ(::kill(a_->supervisor(), SIGKILL), 0);
+  // The other gang may answer 60 requests between two probes.
+  ASSERT_TRUE(wait_until([&] { return !ready(*a_); })) << router_->log();
   more(clients, 60);
   EXPECT_FALSE(ready(*a_));
   clients.stop();
